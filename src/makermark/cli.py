@@ -1,0 +1,157 @@
+"""The `makermark` command: the stages without DVC, and a look at what there is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from makermark import __version__, door
+from makermark.errors import FilesError, MakermarkError
+from makermark.files import read_json
+from makermark.params import read_params, read_yaml
+
+app = typer.Typer(
+    help="Which TTS system made this voice? Source tracing of synthetic speech.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+STAGES = {
+    "check": "Refuse params that no stage could carry out.",
+    "download": "Make or fetch the corpus and its manifest.",
+    "features": "Compute the feature caches (Arrow shards).",
+    "train": "Train the backbone; best and last checkpoints.",
+    "embed": "One vector per utterance, by the model and by two baselines.",
+    "score": "EER over every pair, with intervals over systems, beside the baselines.",
+    "probe": "What a linear classifier reads from the vectors; their map.",
+}
+VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "numba", "scikit-learn", "dvc", "mlflow")
+
+
+def run_stage(name: str) -> None:
+    """Run the command that dvc.yaml gives for a stage, without DVC: its paths stand there only."""
+    pipeline = Path("dvc.yaml")
+    if not pipeline.exists():
+        raise FilesError("no dvc.yaml in this folder; run makermark in the root of a clone of its repository")
+    command = shlex.split(read_yaml(pipeline)["stages"][name]["cmd"])
+    if command[0] == "python":
+        command[0] = sys.executable
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise typer.Exit(status)
+
+
+def _add_stage(name: str, purpose: str) -> None:
+    def stage() -> None:
+        run_stage(name)
+
+    app.command(name, help=f"{purpose} (The stage's command of dvc.yaml, run without DVC.)")(stage)
+
+
+for _name, _purpose in STAGES.items():
+    _add_stage(_name, _purpose)
+
+
+@app.command()
+def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")] = Path("metrics")) -> None:
+    """Print the result table and where to look next."""
+    from makermark.reporting import results_table
+
+    print(results_table(read_json(metrics / "score.json"), read_json(metrics / "probe.json")))
+    print("Pictures: plots/  Numbers: metrics/  Model: models/best.safetensors  All runs: make ui")
+
+
+@app.command()
+def info() -> None:
+    """Versions, device, corpus, caches and last results of the project in this folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for key, value in facts().items():
+        table.add_row(key, value)
+    Console().print(table)
+
+
+def facts() -> dict[str, str]:
+    """What `info` prints: each fact, or the reason why it is not known."""
+    found = {"makermark": __version__, "python": sys.version.split()[0]}
+    for package in VERSIONS_OF:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    for name, look in LOOKS.items():
+        try:
+            found[name] = look()
+        except MakermarkError as error:
+            found[name] = f"none ({error})"
+    return found
+
+
+def _device() -> str:
+    from makermark.device import choose_device, choose_precision
+
+    device = choose_device("auto")
+    precision = str(choose_precision("auto", device)).removeprefix("torch.")
+    return f"{device.type}, training in {precision}, {os.cpu_count()} processors"
+
+
+def _experiment() -> str:
+    return read_params(Path("params.yaml")).experiment
+
+
+def _corpus() -> str:
+    from makermark.corpora.rows import read_manifest
+
+    manifest = read_manifest(Path("data/corpus/manifest.parquet"))
+    rows = manifest.rows
+    hours = rows["duration_s"].sum() / 3600
+    return (
+        f"{manifest.corpus}: {len(rows)} utterances, {hours:.1f} h, {rows['system'].nunique()} systems, "
+        f"{rows['language'].nunique()} languages"
+    )
+
+
+def _caches() -> str:
+    folders = [shards.name for shards in sorted(Path("data/features").glob("*")) if shards.is_dir()]
+    if not folders:
+        raise FilesError("data/features has none: run the features stage")
+    sizes = {
+        name: sum(f.stat().st_size for f in Path("data/features", name).glob("*.arrow")) / 1e6
+        for name in folders
+    }
+    return ", ".join(f"{name} {size:.0f} MB" for name, size in sizes.items())
+
+
+def _model() -> str:
+    told = read_json(Path("models/best.json"))
+    return f"{told['backbone']}, dim {told['dim']}, epoch {told['epoch']}, commit {told['git_commit'][:10]}"
+
+
+def _last_results() -> str:
+    score: dict[str, Any] = read_json(Path("metrics/score.json"))
+    return ", ".join(f"{split} EER {score[split]['eer_micro_percent']:.2f} %" for split in ("dev", "test"))
+
+
+LOOKS: dict[str, Callable[[], str]] = {
+    "device": _device,
+    "experiment": _experiment,
+    "corpus": _corpus,
+    "feature caches": _caches,
+    "model": _model,
+    "results": _last_results,
+}
+
+
+def main() -> None:
+    """The console script."""
+    door.guard(app)

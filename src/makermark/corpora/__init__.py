@@ -1,0 +1,1 @@
+"""Corpora: each makes the same manifest (see rows.py)."""

@@ -1,0 +1,162 @@
+"""The manifest: one row per utterance, the same columns for every corpus.
+
+A manifest is one Parquet file. Paths are POSIX, relative to a root that the file itself names
+(`root` in the schema metadata: relative to the manifest's folder, or absolute for a corpus that
+stays where it is). Empty text stands for "not known" in the optional columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from makermark.errors import FilesError, ManifestError
+from makermark.files import explain, replacing
+
+SPLITS = ("train", "dev", "test")
+
+GIVEN = pa.schema(
+    [
+        ("utterance_id", pa.string()),  # unique in the manifest
+        ("path", pa.string()),  # POSIX, relative to the manifest's root
+        ("split", pa.string()),  # train | dev | test
+        ("system", pa.string()),  # the class to trace: one engine with its waveform generator
+        ("language", pa.string()),  # ISO 639-1 where there is one
+        ("family", pa.string()),  # architecture family, such as VITS or formant
+        ("acoustic_model", pa.string()),
+        ("vocoder", pa.string()),
+        ("voice", pa.string()),
+        ("text", pa.string()),
+        ("duration_s", pa.float64()),
+        ("sha256", pa.string()),  # of the file's bytes
+    ]
+)
+
+DERIVED = pa.schema(
+    [
+        ("system_seen", pa.bool_()),  # stands in train
+        ("language_seen", pa.bool_()),
+        ("acoustic_model_seen", pa.bool_()),
+        ("vocoder_seen", pa.bool_()),
+    ]
+)
+
+SCHEMA = pa.unify_schemas([GIVEN, DERIVED])
+
+OF_SEEN = {
+    "system_seen": "system",
+    "language_seen": "language",
+    "acoustic_model_seen": "acoustic_model",
+    "vocoder_seen": "vocoder",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a corpus (columns of SCHEMA) and the folder that their paths start from."""
+
+    corpus: str
+    root: Path
+    rows: pd.DataFrame
+
+    def file(self, path: str) -> Path:
+        """The audio file of a row's `path`."""
+        return self.root / path
+
+
+def stratum(system_seen: bool, language_seen: bool) -> str:
+    """The stable name of a stratum, such as `unseen_system_seen_language`."""
+    system = "seen" if system_seen else "unseen"
+    language = "seen" if language_seen else "unseen"
+    return f"{system}_system_{language}_language"
+
+
+STRATA = tuple(stratum(system, language) for system in (True, False) for language in (True, False))
+
+
+def strata(rows: pd.DataFrame) -> pd.Series:
+    """The stratum of every row."""
+    pairs = zip(rows["system_seen"], rows["language_seen"], strict=True)
+    return pd.Series([stratum(*pair) for pair in pairs], index=rows.index, dtype="str")
+
+
+def derive_seen(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the four derived columns: seen means that the value stands in a row of split train."""
+    train = rows[rows["split"] == "train"]
+    derived = {name: rows[column].isin(train[column].unique()) for name, column in OF_SEEN.items()}
+    return rows.assign(**derived)
+
+
+def write_manifest(path: Path, rows: pd.DataFrame, *, corpus: str, root: str) -> None:
+    """Check `rows` (columns of GIVEN), derive what train has seen, and write one Parquet file.
+
+    `root` is relative to the manifest's folder unless absolute. Rows are sorted by utterance_id,
+    so that the same rows give the same bytes. Raises ManifestError.
+    """
+    check(rows, source=str(path))
+    rows = derive_seen(rows).sort_values("utterance_id", ignore_index=True)
+    table = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+    table = table.replace_schema_metadata({"corpus": corpus, "root": root})
+    with replacing(path) as draft:
+        pq.write_table(table, draft)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; raises FilesError if it cannot be read, ManifestError if it is not one."""
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(
+            f"{path}: not a readable Parquet file ({error}); run the download stage again"
+        ) from error
+    except OSError as error:
+        raise FilesError(explain(error, path)) from error
+    metadata = table.schema.metadata or {}
+    if b"corpus" not in metadata or b"root" not in metadata:
+        raise ManifestError(f"{path}: no `corpus` and `root` in its metadata; this is not a makermark manifest")
+    rows = table.to_pandas()
+    check(rows, source=str(path))
+    missing = [name for name in DERIVED.names if name not in rows]
+    if missing:
+        raise ManifestError(f"{path}: columns {missing} are missing; write it with write_manifest")
+    root = Path(path).parent / metadata[b"root"].decode()
+    return Manifest(corpus=metadata[b"corpus"].decode(), root=root, rows=rows)
+
+
+def check(rows: pd.DataFrame, *, source: str) -> None:
+    """Raise ManifestError for missing columns, no rows, unknown splits, repeated ids or paths,
+    an empty system, or a path that leaves the root. Row numbers in messages start at 0."""
+    missing = [name for name in GIVEN.names if name not in rows]
+    if missing:
+        raise ManifestError(f"{source}: columns {missing} are missing; a manifest has {GIVEN.names}")
+    if rows.empty:
+        raise ManifestError(f"{source}: no rows; a manifest needs at least one utterance")
+    unknown = sorted(set(rows["split"]) - set(SPLITS))
+    if unknown:
+        raise ManifestError(f"{source}: unknown split {unknown[0]!r}; a split is one of {list(SPLITS)}")
+    for column in ("utterance_id", "path"):
+        repeated = rows[rows[column].duplicated()]
+        if len(repeated):
+            value = repeated[column].iloc[0]
+            where = list(rows.index[rows[column] == value])[:2]
+            raise ManifestError(
+                f"{source}: {column} {value!r} appears twice (rows {where[0]} and {where[1]}); remove one"
+            )
+    nameless = rows.index[rows["system"].isna() | (rows["system"] == "")]
+    if len(nameless):
+        raise ManifestError(f"{source}: row {nameless[0]} has no system; every utterance needs one")
+    for row, path in rows["path"].items():
+        if not stays_inside(path):
+            raise ManifestError(
+                f"{source}: row {row}: path {path!r} leaves the corpus folder; paths are relative, without '..'"
+            )
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a POSIX path is relative and climbs nowhere."""
+    parts = PurePosixPath(path)
+    return bool(path) and not parts.is_absolute() and ".." not in parts.parts and "\\" not in path

@@ -1,0 +1,45 @@
+"""Which processor computes, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from makermark.errors import ParamsError
+
+
+def choose_device(wish: str) -> torch.device:
+    """`cpu`, `cuda` or `mps` as wished, or with `auto` the fastest that is there.
+
+    Raises ParamsError where the wished device is absent.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wish == "auto":
+        return torch.device(next(name for name, present in there.items() if present))
+    if not there[wish]:
+        present = [name for name in there if there[name]]
+        raise ParamsError(f"device is {wish!r}, which this machine does not have; it has {present} (or auto)")
+    return torch.device(wish)
+
+
+def choose_precision(wish: str, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: `float32`, `bfloat16`, or with `auto` the fastest that is safe.
+
+    `auto` is bfloat16 on CUDA devices that have it and on processors with AVX512-BF16 or AMX.
+    """
+    if wish == "auto":
+        wish = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """The autocast context for `precision`; float32 switches it off."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)

@@ -1,0 +1,49 @@
+"""The exceptions raised on purpose: each message says what is wrong, where, and what to do now.
+
+Commands and stages print such a message as one line and exit with status 1; a traceback means a
+bug in makermark. Misuse of the library by a programmer raises ValueError instead.
+"""
+
+
+class MakermarkError(Exception):
+    """Something the user can mend."""
+
+
+class ParamsError(MakermarkError):
+    """params.yaml asks for what does not exist or does not go together."""
+
+
+class FilesError(MakermarkError):
+    """A file cannot be read or written: missing, damaged, no space, no permission."""
+
+
+class ManifestError(MakermarkError):
+    """A manifest has missing columns, repeated rows or paths outside its root."""
+
+
+class AudioError(MakermarkError):
+    """A file is not usable speech audio."""
+
+
+class CorpusError(MakermarkError):
+    """A corpus cannot be made or found."""
+
+
+class FeatureCacheError(MakermarkError):
+    """A feature cache is damaged, absent, or was made with other parameters."""
+
+
+class CheckpointError(MakermarkError):
+    """A checkpoint is damaged, absent, or belongs to another configuration."""
+
+
+class TrainingError(MakermarkError):
+    """Training cannot go on: too few utterances for the sampler, a loss that is not finite."""
+
+
+class ScoringError(MakermarkError):
+    """Embeddings that cannot be scored: not finite, no target or no non-target trial."""
+
+
+class TrackingError(MakermarkError):
+    """The tracking server cannot be reached or refuses what is sent."""

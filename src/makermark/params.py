@@ -1,0 +1,288 @@
+"""params.yaml as frozen dataclasses: every key is known, typed and in range, or refused at once.
+
+Sections that belong to a registry (`losses`, `backbones`, `samplers`) map a registered name to the
+keyword arguments of what it builds; the registry itself checks those keys.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from makermark.errors import FilesError, ParamsError
+from makermark.files import explain
+
+Scalar = str | int | float | bool
+Settings = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalParams:
+    """How the built-in corpus is made (corpora.local)."""
+
+    seed: int
+    train_utterances: int
+    dev_utterances: int
+    test_utterances: int
+    engines: list[str]
+    workers: int
+    max_failed_fraction: float
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "train_utterances", "dev_utterances", "test_utterances")
+        _at_least(self, 1, "workers")
+        _fraction(self, "max_failed_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesParams:
+    """Which feature caches are written, and what counts as a usable file."""
+
+    front_ends: list[str]
+    shard_utterances: int
+    min_seconds: float
+    max_seconds: float
+    max_bad_fraction: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "shard_utterances", "workers")
+        _positive(self, "min_seconds", "max_seconds")
+        _fraction(self, "max_bad_fraction")
+        if self.min_seconds > self.max_seconds:
+            raise ParamsError(
+                f"features.min_seconds ({self.min_seconds}) is above features.max_seconds ({self.max_seconds})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """The training schedule (training.train)."""
+
+    epochs: int
+    warmup_epochs: float
+    learning_rate: float
+    weight_decay: float
+    crop_seconds: float
+    evaluate_every_epochs: int
+    precision: str
+    device: str
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "epochs", "evaluate_every_epochs")
+        _at_least(self, 0, "warmup_epochs", "weight_decay")
+        _positive(self, "learning_rate", "crop_seconds")
+        _one_of(self, "precision", ("auto", "float32", "bfloat16"))
+        _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+        if self.warmup_epochs > self.epochs:
+            raise ParamsError(
+                f"train.warmup_epochs ({self.warmup_epochs}) is above train.epochs ({self.epochs})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedParams:
+    """How whole utterances are batched for embedding."""
+
+    batch_seconds: float
+    precision: str
+    device: str
+
+    def __post_init__(self) -> None:
+        _positive(self, "batch_seconds")
+        _one_of(self, "precision", ("float32", "bfloat16"))
+        _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreParams:
+    """Trials, detection cost and the bootstrap over systems (scoring)."""
+
+    bootstrap_samples: int
+    p_target: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "bootstrap_samples")
+        if not 0 < self.p_target < 1:
+            raise ParamsError(f"score.p_target is {self.p_target}; it lies between 0 and 1, both excluded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeParams:
+    """The linear probe and the map of embeddings (probing)."""
+
+    split: str
+    epochs: int
+    learning_rate: float
+    batch_utterances: int
+    test_fraction: float
+    max_per_class: int
+    min_per_class: int
+    umap_neighbours: int
+    umap_min_dist: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _one_of(self, "split", ("train", "dev", "test"))
+        _at_least(self, 1, "epochs", "batch_utterances", "max_per_class")
+        _at_least(self, 2, "min_per_class", "umap_neighbours")
+        _positive(self, "learning_rate")
+        if not 0 < self.test_fraction < 1:
+            raise ParamsError(f"probe.test_fraction is {self.test_fraction}; it lies between 0 and 1")
+        _fraction(self, "umap_min_dist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """All of params.yaml; the flat keys name an experiment."""
+
+    corpus: str
+    backbone: str
+    loss: str
+    sampler: str
+    dim: int
+    seed: int
+    local: LocalParams
+    features: FeaturesParams
+    front_ends: Mapping[str, Settings]
+    backbones: Mapping[str, Settings]
+    losses: Mapping[str, Settings]
+    samplers: Mapping[str, Settings]
+    train: TrainParams
+    embed: EmbedParams
+    score: ScoreParams
+    probe: ProbeParams
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "dim")
+        _at_least(self, 0, "seed")
+
+    @property
+    def experiment(self) -> str:
+        """A name that reads well in a list of runs, such as `resnet34-ge2e-balanced-50-s0`."""
+        return f"{self.backbone}-{self.loss}-{self.sampler}-{self.dim}-s{self.seed}"
+
+    def settings(self, section: str, name: str) -> Settings:
+        """The keyword arguments that params.yaml gives to `name` of a registry.
+
+        Raises ParamsError if the section has no entry of that name.
+        """
+        known: Mapping[str, Settings] = getattr(self, section)
+        if name not in known:
+            raise ParamsError(
+                f"params.yaml has no settings for {name!r} under `{section}:`; it has {sorted(known)}. "
+                f"Correct the name, or add `{name}: {{}}` there if it takes none"
+            )
+        return known[name]
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a params.yaml; raises ParamsError naming the key, FilesError if unreadable."""
+    content = read_yaml(path)
+    params: Params = _build(Params, content, where="")
+    return params
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain YAML; raises ParamsError with the line where it is not YAML."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FilesError(explain(error, path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not YAML ({' '.join(str(error).split())}); mend that line") from error
+
+
+def _build(kind: Any, content: Any, *, where: str) -> Any:
+    if not isinstance(content, Mapping):
+        raise ParamsError(f"params.yaml: {where or 'the file'} holds {content!r}; it takes keys and values")
+    known = {field.name for field in fields(kind)}
+    unknown, missing = set(content) - known, known - set(content)
+    if unknown or missing:
+        problems = [f"unknown {sorted(map(str, unknown))}"] * bool(unknown)
+        problems += [f"missing {sorted(missing)}"] * bool(missing)
+        raise ParamsError(
+            f"params.yaml: {where or 'top level'}: {', '.join(problems)}; this section takes {sorted(known)}"
+        )
+    hints = get_type_hints(kind)
+    values = {
+        name: _convert(hints[name], content[name], where=f"{where}.{name}" if where else name)
+        for name in content
+    }
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, *, where: str) -> Any:
+    """`value` as the type `hint`, or ParamsError: whole numbers pass for floats, nothing else bends."""
+    if is_dataclass(hint):
+        return _build(hint, value, where=where)
+    if hint is Any:
+        return value
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if any(type(value) is choice for choice in get_args(hint)):
+            return value
+        raise _wrong_type(where, value, "a plain value")
+    if origin is list:
+        if not isinstance(value, list):
+            raise _wrong_type(where, value, "a list")
+        (item,) = get_args(hint)
+        return [_convert(item, v, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise _wrong_type(where, value, "keys and values")
+        return {k: _convert(get_args(hint)[1], v, where=f"{where}.{k}") for k, v in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise _wrong_type(where, value, {int: "a whole number", float: "a number", str: "a word"}[hint])
+    if hint is float and not abs(value) < float("inf"):
+        raise _wrong_type(where, value, "a finite number")
+    return value
+
+
+def _wrong_type(where: str, value: Any, wanted: str) -> ParamsError:
+    hint = ""
+    if wanted == "a number" and isinstance(value, str):
+        hint = " (YAML reads 1e-4 as a word: write 1.0e-4 or 0.0001)"
+    return ParamsError(f"params.yaml: {where} is {value!r}; it takes {wanted}{hint}")
+
+
+def _name(section: Any, key: str) -> str:
+    prefix = type(section).__name__.removesuffix("Params").lower()
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _at_least(section: Any, least: float, *keys: str) -> None:
+    for key in keys:
+        if getattr(section, key) < least:
+            raise ParamsError(
+                f"params.yaml: {_name(section, key)} is {getattr(section, key)}; it is at least {least}"
+            )
+
+
+def _positive(section: Any, *keys: str) -> None:
+    for key in keys:
+        if not getattr(section, key) > 0:
+            raise ParamsError(f"params.yaml: {_name(section, key)} is {getattr(section, key)}; it is above 0")
+
+
+def _fraction(section: Any, *keys: str) -> None:
+    for key in keys:
+        if not 0 <= getattr(section, key) <= 1:
+            raise ParamsError(
+                f"params.yaml: {_name(section, key)} is {getattr(section, key)}; it lies between 0 and 1"
+            )
+
+
+def _one_of(section: Any, key: str, choices: tuple[str, ...]) -> None:
+    if getattr(section, key) not in choices:
+        raise ParamsError(
+            f"params.yaml: {_name(section, key)} is {getattr(section, key)!r}; it is one of {list(choices)}"
+        )

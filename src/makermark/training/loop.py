@@ -1,0 +1,173 @@
+"""The training loop: batches of crops in, the best and the last weights out.
+
+Legend of axes: B batch, T frames, F bands.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from makermark.device import autocast
+from makermark.errors import TrainingError
+from makermark.features.cache import FeatureCache
+from makermark.training.resume import ResumeFile, State, Weights
+from makermark.training.schedule import learning_rate
+
+Rows = NDArray[np.int64]
+Epoch = dict[str, float]
+
+
+class Batches(Protocol):
+    """A sampler: positions into the training rows."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, epoch: int) -> list[Rows]: ...
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights with the lowest dev EER, and when that was."""
+
+    epoch: int
+    eer_percent: float
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of a run; `history` has one entry per epoch. The backbone holds the last weights."""
+
+    best: Best
+    history: list[Epoch]
+
+
+def train(
+    backbone: nn.Module,
+    loss: nn.Module,
+    sampler: Batches,
+    *,
+    cache: FeatureCache,
+    rows: Rows,
+    labels: Rows,
+    crop_frames: int,
+    epochs: int,
+    warmup_epochs: float,
+    peak_learning_rate: float,
+    weight_decay: float,
+    evaluate: Callable[[nn.Module], float],
+    evaluate_every_epochs: int,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+    resume: ResumeFile,
+    report: Callable[[Epoch], None],
+) -> Trained:
+    """Train `backbone` and `loss` (it may learn too) with AdamW on random crops of `crop_frames` frames.
+
+    `rows` (N,) are the cache rows of the training utterances and `labels` (N,) their system numbers;
+    the sampler gives positions into both. `evaluate` returns the dev EER in percent and is called every
+    `evaluate_every_epochs` and after the last epoch. (seed, epoch) decides all chance, and `resume` is
+    written after every epoch: a killed run that is started again ends with the weights of an
+    undisturbed one. `report` hears of every epoch, those before a resumption too.
+
+    Raises TrainingError when the loss is no longer finite.
+    """
+    backbone.to(device)
+    loss.to(device)
+    modules = {"backbone": backbone, "loss": loss}
+    learners = [*backbone.parameters(), *loss.parameters()]
+    optimizer = torch.optim.AdamW(learners, lr=peak_learning_rate, weight_decay=weight_decay, fused=True)
+    state = resume.restore(modules, optimizer) or State(0, [], 0, math.inf, {})
+    for epoch in state.history:
+        report(epoch)
+    history, best = list(state.history), Best(state.best_epoch, state.best_eer_percent, state.best)
+    for number in range(state.epoch, epochs):
+        epoch = train_epoch(
+            backbone, loss, sampler, optimizer, number=number, epochs=epochs, cache=cache, rows=rows,
+            labels=labels, crop_frames=crop_frames, warmup_epochs=warmup_epochs,
+            peak_learning_rate=peak_learning_rate, seed=seed, device=device, precision=precision,
+        )  # fmt: skip
+        if (number + 1) % evaluate_every_epochs == 0 or number + 1 == epochs:
+            epoch["dev_eer_percent"] = evaluate(backbone.eval())
+            if epoch["dev_eer_percent"] < best.eer_percent:
+                weights = {
+                    name: tensor.detach().cpu().clone() for name, tensor in backbone.state_dict().items()
+                }
+                best = Best(number + 1, epoch["dev_eer_percent"], weights)
+        history.append(epoch)
+        resume.save(
+            State(number + 1, history, best.epoch, best.eer_percent, best.weights), modules, optimizer
+        )
+        report(epoch)
+    return Trained(best, history)
+
+
+def train_epoch(
+    backbone: nn.Module,
+    loss: nn.Module,
+    sampler: Batches,
+    optimizer: torch.optim.Optimizer,
+    *,
+    number: int,
+    epochs: int,
+    cache: FeatureCache,
+    rows: Rows,
+    labels: Rows,
+    crop_frames: int,
+    warmup_epochs: float,
+    peak_learning_rate: float,
+    seed: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Epoch:
+    """One pass over the sampler's batches of epoch `number` (from 0); returns what history keeps of it."""
+    rng = np.random.default_rng([seed, number, 2])  # 2: apart from the sampler's streams
+    torch.manual_seed(int(rng.integers(2**63)))  # for backbones that draw (dropout)
+    backbone.train()
+    losses, utterances, waiting, rate = [], 0, 0.0, 0.0
+    start = time.perf_counter()
+    for step, batch in enumerate(sampler.batches(number), start=number * len(sampler)):
+        before = time.perf_counter()
+        crops = torch.from_numpy(cache.crops(rows[batch], frames=crop_frames, rng=rng))
+        targets = torch.from_numpy(labels[batch])
+        waiting += time.perf_counter() - before
+        rate = learning_rate(
+            step,
+            peak=peak_learning_rate,
+            warmup_steps=warmup_epochs * len(sampler),
+            total_steps=epochs * len(sampler),
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(device, precision):
+            value = loss(backbone(crops.to(device)), targets.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        losses.append(value.detach())
+        utterances += len(batch)
+    mean = float(torch.stack(losses).double().mean())
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"epoch {number + 1}: the loss is {mean}; lower train.learning_rate (its peak is {peak_learning_rate}) "
+            "or set train.precision: float32, and run again"
+        )
+    seconds = time.perf_counter() - start
+    return {
+        "epoch": number + 1,
+        "loss": mean,
+        "learning_rate": rate,
+        "train_seconds": seconds,
+        "data_wait_percent": 100 * waiting / seconds,
+        "utterances_per_s": utterances / seconds,
+    }
