@@ -78,10 +78,10 @@ def test_settings_that_are_missing_for_a_name_are_asked_for(content, tmp_path):
 def test_a_file_that_is_no_yaml_is_refused_with_its_line(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("a: [1,\nb: 2")
-    with pytest.raises(ParamsError, match="not YAML.*line 2"):
+    with pytest.raises(ParamsError, match=r"not YAML.*line 2"):
         read_params(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FilesError, match="absent.yaml"):
+    with pytest.raises(FilesError, match=r"absent\.yaml"):
         read_params(tmp_path / "absent.yaml")

@@ -63,7 +63,8 @@ def load_checkpoint(stem: Path) -> tuple[nn.Module, Description, str]:
     description = Description(**content)
     if file_sha256(path) != digest:
         raise CheckpointError(
-            f"{path}: its contents are not those that {stem.with_suffix('.json')} describes; restore both or train again"
+            f"{path}: its contents are not those that {stem.with_suffix('.json')} describes; "
+            "restore both or train again"
         )
     try:
         backbone = backbones.build(description.backbone, dim=description.dim, **description.backbone_settings)

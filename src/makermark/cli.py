@@ -16,7 +16,7 @@ import typer
 from makermark import __version__, door
 from makermark.errors import FilesError, MakermarkError
 from makermark.files import read_json
-from makermark.params import read_params, read_yaml
+from makermark.params import from_mapping, read_params, read_yaml
 
 app = typer.Typer(
     help="Which TTS system made this voice? Source tracing of synthetic speech.",
@@ -41,10 +41,10 @@ def run_stage(name: str) -> None:
     pipeline = Path("dvc.yaml")
     if not pipeline.exists():
         raise FilesError("no dvc.yaml in this folder; run makermark in the root of a clone of its repository")
-    command = shlex.split(read_yaml(pipeline)["stages"][name]["cmd"])
-    if command[0] == "python":
-        command[0] = sys.executable
-    status = subprocess.run(command, check=False).returncode
+    setting, _, *command = shlex.split(read_yaml(pipeline)["stages"][name]["cmd"])
+    variable, _, value = setting.partition("=")
+    environment = os.environ | {variable: value}
+    status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode
     if status:
         raise typer.Exit(status)
 
@@ -63,10 +63,64 @@ for _name, _purpose in STAGES.items():
 @app.command()
 def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")] = Path("metrics")) -> None:
     """Print the result table and where to look next."""
+    from rich.console import Console
+
     from makermark.reporting import results_table
 
-    print(results_table(read_json(metrics / "score.json"), read_json(metrics / "probe.json")))
-    print("Pictures: plots/  Numbers: metrics/  Model: models/best.safetensors  All runs: make ui")
+    probe = read_json(metrics / "probe.json")
+    console = Console()
+    console.print(results_table(read_json(metrics / "score.json")))
+    console.print(
+        f"Linear probe over {probe['systems']} systems of {probe['split']}: {probe['accuracy_percent']:.1f} % "
+        f"(chance {probe['chance_percent']:.1f} %)\n"
+        "Pictures: plots/   Figures: metrics/   Model: models/best.safetensors   All runs: make ui",
+        highlight=False,
+    )
+
+
+@app.command("log-run")
+def log_run() -> None:
+    """Record the last run in MLflow from its files, or what its run still lacks (after an outage, say)."""
+    from makermark import tracking
+    from makermark.checkpoint import file_sha256
+
+    told = read_json(Path("models/best.json"))
+    params = from_mapping(told["params"])
+    figures = {
+        Path(f).stem: read_json(Path(f))
+        for f in ("metrics/score.json", "metrics/probe.json")
+        if Path(f).exists()
+    }
+    metrics = figures.get("score", {}) | ({"probe": figures["probe"]} if "probe" in figures else {})
+    kept = {
+        "checkpoint": ["models/best.safetensors", "models/best.json", "models/history.json"],
+        "plots/score": ["plots/score"],
+        "plots/probe": ["plots/probe"],
+        "metrics": ["metrics/score.json", "metrics/probe.json"],
+        "": ["params.yaml", "dvc.lock"],
+    }
+    here = Path.cwd()
+    run_id = tracking.log_run(
+        params.experiment,
+        model_sha256=file_sha256(Path("models/best.safetensors")),
+        params=told["params"],
+        history=read_json(Path("models/history.json")),
+        metrics=metrics,
+        tags=tracking.provenance(here) | {"git.commit": told["git_commit"]},
+        artefacts=[(Path(p), folder) for folder, paths in kept.items() for p in paths if Path(p).exists()],
+        start=here,
+    )
+    print(f"recorded as run {run_id} ({params.experiment}) in {tracking.tracking_uri(here)}")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open the MLflow UI of this project on the loopback address; Ctrl-C ends it."""
+    from makermark import tracking
+
+    uri = tracking.tracking_uri(Path.cwd())
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    raise typer.Exit(subprocess.run([*command, "--port", str(port)], check=False).returncode)
 
 
 @app.command()

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
 import platform
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+import rich.console
+import rich.progress
 import torch
 from torch import nn
 
 import makermark
-from makermark import backbones, features, losses, sampling
-from makermark.checkpoint import Description, save_checkpoint
+from makermark import backbones, features, losses, sampling, tracking
+from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
-from makermark.embedding import embed
+from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import ManifestError, ParamsError
 from makermark.features.cache import FeatureCache
+from makermark.files import replacing_folder, write_json
 from makermark.params import Params
 from makermark.scoring import score_set
-from makermark.training import ResumeFile, Trained, train
+from makermark.training import Epoch, ResumeFile, train
+from makermark.vectors import write_embeddings
+
+log = logging.getLogger(__name__)
 
 CORPORA = ("local",)
 
@@ -47,7 +56,7 @@ def check(params: Params) -> None:
     with torch.device("meta"):
         backbone = build_backbone(params)
     for name in params.features.front_ends:
-        features.build(name, **params.settings("front_ends", name))
+        build_front_end(params, name)
     if backbone.front_end not in params.features.front_ends:
         raise ParamsError(
             f"backbone {params.backbone!r} reads {backbone.front_end!r} features, but features.front_ends is "
@@ -62,123 +71,193 @@ def build_backbone(params: Params) -> nn.Module:
     return backbones.build(params.backbone, dim=params.dim, **params.settings("backbones", params.backbone))
 
 
-def open_features(params: Params, folder: Path, front_end: str) -> FeatureCache:
-    """The cache of `front_end` under `folder`, made as params.yaml says, or FeatureCacheError."""
-    made = features.build(front_end, **params.settings("front_ends", front_end))
-    return FeatureCache.open(folder / front_end, made.parameters())
+def train_experiment(params: Params, manifest: Manifest, features_folder: Path, *, models: Path) -> None:
+    """Train what `params` name; write best, last and history into `models`; record the run.
 
-
-def train_experiment(
-    params: Params,
-    manifest: Manifest,
-    features_folder: Path,
-    *,
-    models: Path,
-    git_commit: str,
-    report: Callable[[dict[str, float]], None],
-) -> tuple[Trained, str]:
-    """Train what `params` name and write best, last and history into `models`.
-
-    A run that was killed goes on from `models/resume.safetensors`. Returns the outcome and the SHA-256
-    of the best weights.
+    A run that was killed goes on from `models/resume.safetensors`, in the same run of the tracker.
     """
     check(params)
     device = choose_device(params.train.device)
     precision = choose_precision(params.train.precision, device)
     backbone = build_backbone(params)
-    cache = open_features(params, features_folder, str(backbone.front_end))
+    front_end = build_front_end(params, str(backbone.front_end))
+    cache = FeatureCache.open(features_folder / front_end.name, front_end.parameters())
     cache.verify()
-    kept = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
-    learn, dev = (kept[kept["split"] == split] for split in ("train", "dev"))
-    for split, rows in (("train", learn), ("dev", dev)):
-        if rows.empty:
-            raise ManifestError(f"the manifest has no usable utterance in split {split}; training needs some")
+    learn, dev = usable(manifest, cache, "train"), usable(manifest, cache, "dev")
     systems, labels = np.unique(learn["system"].to_numpy(dtype=str), return_inverse=True)
     loss = losses.build(
         params.loss, num_systems=len(systems), dim=params.dim, **params.settings("losses", params.loss)
     )
     sampler = sampling.build(
-        params.sampler,
-        labels.tolist(),
-        seed=params.seed,
-        **params.settings("samplers", params.sampler),
+        params.sampler, labels.tolist(), seed=params.seed, **params.settings("samplers", params.sampler)
     )
-    made = features.build(str(backbone.front_end), **params.settings("front_ends", str(backbone.front_end)))
-    frames_per_second = made.frames_per_second
     dev_rows, dev_systems = cache.rows_of(dev["utterance_id"]), dev["system"].to_numpy(dtype=str)
 
     def dev_eer(network: nn.Module) -> float:
-        vectors = embed(
-            network,
-            cache,
-            dev_rows,
-            batch_frames=round(params.embed.batch_seconds * frames_per_second),
-            device=device,
-            precision=precision,
+        frames = round(params.embed.batch_seconds * front_end.frames_per_second)
+        vectors = embed(network, cache, dev_rows, batch_frames=frames, device=device, precision=precision)
+        return float(score_set(vectors, dev_systems, bootstrap_samples=0, seed=0).eer_micro_percent or 0.0)
+
+    resume = ResumeFile(models / "resume.safetensors", identity=identity(params, cache, device, learn, dev))
+    here = Path.cwd()
+    with tracking.open_run(params.experiment, start=here, resume_run_id=resume.run_id) as tracker:
+        resume.run_id = tracker.run_id
+        provenance = tracking.provenance(here, device=device_name(device))
+        tracker.params(dataclasses.asdict(params))
+        tracker.tags(provenance | {"features.fingerprint": cache.fingerprint})
+
+        def report(epoch: Epoch) -> None:
+            tracking.log_epoch(tracker, epoch)
+            progress.advance(epoch)
+
+        with Progress(params.train.epochs) as progress:
+            trained = train(
+                backbone,
+                loss,
+                sampler,
+                cache=cache,
+                rows=cache.rows_of(learn["utterance_id"]),
+                labels=labels.astype(np.int64),
+                crop_frames=round(params.train.crop_seconds * front_end.frames_per_second),
+                epochs=params.train.epochs,
+                warmup_epochs=params.train.warmup_epochs,
+                peak_learning_rate=params.train.learning_rate,
+                weight_decay=params.train.weight_decay,
+                evaluate=dev_eer,
+                evaluate_every_epochs=params.train.evaluate_every_epochs,
+                seed=params.seed,
+                device=device,
+                precision=precision,
+                resume=resume,
+                report=report,
+            )
+        last = Description(
+            backbone=params.backbone,
+            backbone_settings=dict(params.settings("backbones", params.backbone)),
+            dim=params.dim,
+            systems=systems.tolist(),
+            front_end=front_end.name,
+            front_end_parameters=front_end.parameters(),
+            feature_fingerprint=cache.fingerprint,
+            params=dataclasses.asdict(params),
+            epoch=params.train.epochs,
+            dev_eer_percent=trained.history[-1]["dev_eer_percent"],
+            git_commit=provenance["git.commit"],
+            versions=versions(),
         )
-        return eer_percent(vectors, dev_systems)
+        save_checkpoint(models / "last", backbone, last)
+        backbone.load_state_dict(trained.best.weights)
+        best = dataclasses.replace(last, epoch=trained.best.epoch, dev_eer_percent=trained.best.eer_percent)
+        digest = save_checkpoint(models / "best", backbone, best)
+        write_json(models / "history.json", list(trained.history))
+        tracker.metrics({"best.dev_eer_percent": best.dev_eer_percent, "best.epoch": best.epoch})
+        tracker.tags({tracking.MODEL_TAG: digest})
+        for name in ("best.safetensors", "best.json", "history.json"):
+            tracker.artefact(models / name, "checkpoint")
+    resume.remove()
 
-    identity = {
-        "train": dataclasses.asdict(params.train),
-        "names": [params.backbone, params.loss, params.sampler, params.dim, params.seed],
-        "settings": [
-            dict(params.settings("backbones", params.backbone)),
-            dict(params.settings("losses", params.loss)),
-            dict(params.settings("samplers", params.sampler)),
-        ],
-        "features": cache.fingerprint,
-        "rows": [len(learn), len(dev), len(systems)],
-        "device": device.type,
-        "torch": torch.__version__,
-        "makermark": makermark.__version__,
+
+def embed_experiment(
+    params: Params, manifest: Manifest, features_folder: Path, *, model: Path, folder: Path
+) -> None:
+    """Embed every usable utterance with the checkpoint `model` and with two baselines, into `folder`.
+
+    The baselines: the same network with its initial weights (`untrained`), and, without a network, mean and
+    deviation over time of each log-mel band, standardised on train (`logmel_stats`). Raises
+    FeatureCacheError where the cache is not the kind that the checkpoint was trained on.
+    """
+    device = choose_device(params.embed.device)
+    precision = choose_precision(params.embed.precision, device)
+    backbone, description, digest = load_checkpoint(model)
+    cache = FeatureCache.open(features_folder / description.front_end, description.front_end_parameters)
+    cache.verify()
+    manifest_rows = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
+    rows = cache.rows_of(manifest_rows["utterance_id"])
+    torch.manual_seed(description.params["seed"])
+    untrained = backbones.build(description.backbone, dim=description.dim, **description.backbone_settings)
+    front_end = build_front_end(params, description.front_end)
+    frames = round(params.embed.batch_seconds * front_end.frames_per_second)
+    networks = {"model": backbone, "untrained": untrained}
+    vectors = {
+        name: embed(network, cache, rows, batch_frames=frames, device=device, precision=precision)
+        for name, network in networks.items()
     }
-    resume = ResumeFile(models / "resume.safetensors", identity=identity)
-    trained = train(
-        backbone,
-        loss,
-        sampler,
-        cache=cache,
-        rows=cache.rows_of(learn["utterance_id"]),
-        labels=labels.astype(np.int64),
-        crop_frames=round(params.train.crop_seconds * frames_per_second),
-        epochs=params.train.epochs,
-        warmup_epochs=params.train.warmup_epochs,
-        peak_learning_rate=params.train.learning_rate,
-        weight_decay=params.train.weight_decay,
-        evaluate=dev_eer,
-        evaluate_every_epochs=params.train.evaluate_every_epochs,
-        seed=params.seed,
-        device=device,
-        precision=precision,
-        resume=resume,
-        report=report,
-    )
-    description = Description(
-        backbone=params.backbone,
-        backbone_settings=dict(params.settings("backbones", params.backbone)),
-        dim=params.dim,
-        systems=systems.tolist(),
-        front_end=made.name,
-        front_end_parameters=made.parameters(),
-        feature_fingerprint=cache.fingerprint,
-        params=dataclasses.asdict(params),
-        epoch=params.train.epochs,
-        dev_eer_percent=trained.history[-1]["dev_eer_percent"],
-        git_commit=git_commit,
-        versions=versions(),
-    )
-    save_checkpoint(models / "last", backbone, description)
-    backbone.load_state_dict(trained.best.weights)
-    description = dataclasses.replace(
-        description, epoch=trained.best.epoch, dev_eer_percent=trained.best.eer_percent
-    )
-    return trained, save_checkpoint(models / "best", backbone, description)
+    spectra = FeatureCache.open(features_folder / "fbank", build_front_end(params, "fbank").parameters())
+    statistics = log_mel_statistics(spectra, spectra.rows_of(manifest_rows["utterance_id"]))
+    in_train = (manifest_rows["split"] == "train").to_numpy()
+    vectors["logmel_stats"] = standardise(statistics, reference=statistics[in_train])
+    told = {"corpus": manifest.corpus, "model_sha256": digest, "feature_fingerprint": cache.fingerprint}
+    with replacing_folder(folder) as draft:
+        for name, found in vectors.items():
+            write_embeddings(draft / f"{name}.arrow", manifest_rows, found, metadata=told | {"vectors": name})
 
 
-def eer_percent(vectors: Any, systems: Any) -> float:
-    """The pooled EER over all pairs, in percent."""
-    scores = score_set(vectors, systems, None, bootstrap_samples=0, seed=0)
-    return float(scores.eer_micro_percent)
+def build_front_end(params: Params, name: str) -> features.FrontEnd:
+    """The front end called `name` with the settings that params.yaml gives it."""
+    return features.build(name, **params.settings("front_ends", name))
+
+
+def usable(manifest: Manifest, cache: FeatureCache, split: str) -> pd.DataFrame:
+    """The rows of a split that have features (the rest is in quarantine); raises ManifestError if none has."""
+    rows = manifest.rows[manifest.rows["split"] == split]
+    rows = rows[rows["utterance_id"].isin(cache.utterance_ids)]
+    if rows.empty:
+        raise ManifestError(
+            f"corpus {manifest.corpus} has no usable utterance in split {split}; it needs some"
+        )
+    return rows
+
+
+def identity(
+    params: Params, cache: FeatureCache, device: torch.device, learn: pd.DataFrame, dev: pd.DataFrame
+) -> dict[str, Any]:
+    """What must be the same for one training to go on where another was killed."""
+    sections = {"backbones": params.backbone, "losses": params.loss, "samplers": params.sampler}
+    return {
+        "names": [params.backbone, params.loss, params.sampler, params.dim, params.seed],
+        "settings": {section: dict(params.settings(section, name)) for section, name in sections.items()},
+        "train": dataclasses.asdict(params.train),
+        "features": cache.fingerprint,
+        "utterances": hashlib.sha256(
+            "\n".join([*learn["utterance_id"], *dev["utterance_id"]]).encode()
+        ).hexdigest(),
+        "device": device.type,
+        "versions": versions(),
+    }
+
+
+class Progress:
+    """A bar on a terminal; otherwise a line in the log whenever dev was scored."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar = rich.progress.Progress(
+            *rich.progress.Progress.get_default_columns(),
+            rich.progress.TextColumn("{task.fields[told]}"),
+            console=rich.console.Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("training", total=epochs, told="")
+
+    def advance(self, epoch: Epoch) -> None:
+        """Tell one entry of the history."""
+        told = f"loss {epoch['loss']:.3f}, {epoch['utterances_per_s']:.0f} utterances/s"
+        if "dev_eer_percent" in epoch:
+            told = f"dev EER {epoch['dev_eer_percent']:.2f} %, {told}"
+            log.info("epoch %d of %d: %s", epoch["epoch"], self._epochs, told)
+        self._bar.update(self._task, completed=epoch["epoch"], told=told)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a tag: `cpu`, or the accelerator's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def versions() -> dict[str, str]:

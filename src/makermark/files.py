@@ -106,9 +106,12 @@ def read_json(path: Path) -> Any:
 
 def write_arrow(path: Path, table: pa.Table) -> None:
     """Write one Arrow IPC file."""
-    with replacing(path) as draft, pa.OSFile(str(draft), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    with (
+        replacing(path) as draft,
+        pa.OSFile(str(draft), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def read_arrow(path: Path) -> pa.Table:

@@ -31,11 +31,13 @@ class LocalParams:
     test_utterances: int
     engines: list[str]
     workers: int
+    utterance_timeout_s: float
     max_failed_fraction: float
 
     def __post_init__(self) -> None:
         _at_least(self, 2, "train_utterances", "dev_utterances", "test_utterances")
         _at_least(self, 1, "workers")
+        _positive(self, "utterance_timeout_s")
         _fraction(self, "max_failed_fraction")
 
 
@@ -184,7 +186,11 @@ class Params:
 
 def read_params(path: Path) -> Params:
     """Read and check a params.yaml; raises ParamsError naming the key, FilesError if unreadable."""
-    content = read_yaml(path)
+    return from_mapping(read_yaml(path))
+
+
+def from_mapping(content: Any) -> Params:
+    """What a params.yaml holds, as Params; raises ParamsError naming the key."""
     params: Params = _build(Params, content, where="")
     return params
 

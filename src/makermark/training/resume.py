@@ -33,11 +33,16 @@ class State:
 
 
 class ResumeFile:
-    """Saves and restores one run. `identity` says which run: another identity starts afresh."""
+    """Saves and restores one run. `identity` says which run: another identity starts afresh.
+
+    `run_id` is the tracker's name for the run; it is kept with the state, so that a resumed training
+    goes on in the same run.
+    """
 
     def __init__(self, path: Path, *, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._identity = json.dumps(identity, sort_keys=True)
+        self.run_id: str | None = self._told().get("run_id") or None
 
     def save(self, state: State, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
         tensors = {f"best/{name}": tensor for name, tensor in state.best.items()}
@@ -51,6 +56,7 @@ class ResumeFile:
             "history": json.dumps(state.history),
             "best_epoch": str(state.best_epoch),
             "best_eer_percent": repr(state.best_eer_percent),
+            "run_id": self.run_id or "",
         }
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with replacing(self._path) as draft:
@@ -58,18 +64,10 @@ class ResumeFile:
 
     def restore(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> State | None:
         """Fill the modules and the optimizer from the file; None if there is no such run to go on with."""
-        if not self._path.exists():
+        told = self._told()
+        if not told:
             return None
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                told = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            log.warning("%s is damaged (%s): training starts from the beginning", self._path, error)
-            return None
-        if told["identity"] != self._identity:
-            log.info("%s is of another run: training starts from the beginning", self._path)
-            return None
+        tensors = safetensors.torch.load_file(self._path)
         for part, module in modules.items():
             module.load_state_dict(_below(part, tensors))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -84,6 +82,18 @@ class ResumeFile:
             best_eer_percent=float(told["best_eer_percent"]),
             best=_below("best", tensors),
         )
+
+    def _told(self) -> dict[str, str]:
+        """The file's metadata; empty if there is no file, or it is damaged or of another run."""
+        if not self._path.exists():
+            return {}
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                told: dict[str, str] = file.metadata() or {}
+        except SafetensorError as error:
+            log.warning("%s is damaged (%s): training starts from the beginning", self._path, error)
+            return {}
+        return told if told.get("identity") == self._identity else {}
 
     def remove(self) -> None:
         """Forget the run; call it once its checkpoints are safe."""

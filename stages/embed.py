@@ -1,0 +1,19 @@
+"""Embed every utterance: with the trained model, and with the two baselines it is measured against."""
+
+from pathlib import Path
+
+from makermark import door
+from makermark.corpora.rows import read_manifest
+from makermark.experiment import embed_experiment
+from makermark.params import read_params
+
+
+def main(
+    manifest: Path, features: Path, model: Path, folder: Path, params: Path = Path("params.yaml")
+) -> None:
+    """Write model.arrow, untrained.arrow and logmel_stats.arrow into FOLDER; MODEL is a path without suffix."""
+    embed_experiment(read_params(params), read_manifest(manifest), features, model=model, folder=folder)
+
+
+if __name__ == "__main__":
+    door.run(main)

@@ -1,0 +1,247 @@
+"""The whole pipeline as a user runs it: real engines, DVC, git and MLflow, on a corpus cut small."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("dvc", reason="the pipeline extra is not installed")
+pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
+pytest.importorskip("espeakng_loader", reason="the local extra is not installed")
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.engines, pytest.mark.xdist_group("pipeline")]
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = {
+    "local": {
+        "engines": ["espeak-ng", "pico", "ru_tts"],
+        "train_utterances": 8,
+        "dev_utterances": 5,
+        "test_utterances": 5,
+    },
+    "features": {"front_ends": ["fbank", "waveform"], "shard_utterances": 100},
+    "train": {"epochs": 3, "warmup_epochs": 1.0, "crop_seconds": 0.5, "evaluate_every_epochs": 1},
+    "samplers": {
+        "balanced": {"batch_systems": 4, "utterances_per_system": 4},
+        "random": {"batch_utterances": 16},
+    },
+    "score": {"bootstrap_samples": 50},
+    "probe": {"epochs": 5, "min_per_class": 5},
+}
+STAGES = ("check", "download", "features", "train", "embed", "score", "probe")
+
+
+def run(project, *command, check=True, **environment):
+    """Run a command in the project as from an activated environment; returns it with all it printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env={**os.environ, "PATH": path, "COLUMNS": "250", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0 or not check, done.stdout
+    return done
+
+
+def stages_run(output):
+    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+
+
+def set_params(project, changes):
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for section, values in changes.items():
+        params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def runs(project):
+    """All runs of the project's MLflow store, newest first."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("makermark")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A repository of its own, in a folder with spaces and letters beyond ASCII, after one `dvc repro`."""
+    project = tmp_path_factory.mktemp("pipeline") / "mein Projekt für höhere Töne"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, project / name)
+    set_params(project, SMALL)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "small"]):
+        run(project, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *command)
+    output = run(project, "dvc", "repro").stdout
+    assert stages_run(output) == list(STAGES), output
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "results")
+    return project
+
+
+def test_it_leaves_metrics_with_stable_names(project):
+    score = json.loads((project / "metrics/score.json").read_text())
+    for part in (score, *score["baselines"].values()):
+        for split in ("dev", "test"):
+            assert {
+                "eer_micro_percent",
+                "eer_macro_percent",
+                "eer_micro_ci95_percent",
+                "auc",
+                "min_dcf",
+            } <= set(part[split])
+            assert len(part[split]["strata"]) == 4
+            pairs = part[split]["utterances"] * (part[split]["utterances"] - 1) // 2
+            assert part[split]["target_trials"] + part[split]["nontarget_trials"] == pairs
+    assert set(score["baselines"]) == {"logmel_stats", "untrained"}
+    probe = json.loads((project / "metrics/probe.json").read_text())
+    assert 0 <= probe["accuracy_percent"] <= 100
+
+
+def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
+    pictures = sorted((project / "plots").rglob("*.png"))
+    assert len(pictures) == 8
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert json.loads((project / "models/best.json").read_text())["weights_sha256"] == digest(
+        project / "models/best.safetensors"
+    )
+    assert not (project / "models/resume.safetensors").exists()
+    assert list((project / "data/features/waveform").glob("*.arrow"))
+    assert not list(project.rglob("*.draft*"))
+
+
+def test_its_run_is_in_mlflow_with_model_scores_and_commit(project):
+    (found,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0"]
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["makermark.model_sha256"] == digest(project / "models/best.safetensors")
+    assert found.data.tags["git.commit"] == run(project, "git", "rev-parse", "HEAD~1").stdout.strip()
+    assert found.data.tags["git.dirty"] == "false"
+    score = json.loads((project / "metrics/score.json").read_text())
+    assert found.data.metrics["test.eer_micro_percent"] == pytest.approx(score["test"]["eer_micro_percent"])
+    assert "probe.accuracy_percent" in found.data.metrics
+    assert found.data.params["loss"] == "ge2e"
+
+
+def test_a_second_repro_has_nothing_to_do(project):
+    assert stages_run(run(project, "dvc", "repro").stdout) == []
+
+
+def test_the_command_line_shows_the_results_and_what_there_is(project):
+    shown = run(project, "makermark", "results").stdout
+    assert "unseen" in shown
+    assert "log-mel" in shown
+    told = run(project, "makermark", "info").stdout
+    assert "3 " not in told.split("corpus")[0]
+    assert "resnet34-ge2e-balanced-50-s0" in told
+    assert "local:" in told
+
+
+def test_a_loss_that_its_sampler_cannot_serve_is_refused_before_any_work(project):
+    done = run(project, "dvc", "exp", "run", "-S", "loss=ge2e", "-S", "sampler=random", check=False)
+    assert done.returncode != 0
+    assert stages_run(done.stdout) == ["check"]
+    assert "error: loss 'ge2e' compares utterances of one system inside a batch" in done.stdout
+    assert "Traceback" not in done.stdout
+    run(project, "git", "checkout", "-q", ".")
+
+
+def test_another_loss_reruns_training_and_what_follows_only(project):
+    output = run(project, "dvc", "exp", "run", "-S", "loss=softmax", "-S", "sampler=random").stdout
+    assert stages_run(output) == ["check", "train", "embed", "score", "probe"]
+    assert "softmax" in run(project, "dvc", "exp", "show", "--csv").stdout
+    assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
+    assert "resnet34-softmax-random-50-s0" in [r.info.run_name for r in runs(project)]
+    run(project, "git", "checkout", "-q", ".")
+    run(project, "dvc", "checkout")
+
+
+def test_queued_and_temporary_experiments_land_in_the_same_store(project):
+    for loss in ("amsoftmax", "aamsoftmax"):
+        run(project, "dvc", "exp", "run", "--queue", "-S", f"loss={loss}")
+    run(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
+    run(project, "dvc", "exp", "run", "--temp", "-S", "loss=angularproto")
+    kept = {r.info.run_name: r for r in runs(project)}
+    for loss in ("amsoftmax", "aamsoftmax", "angularproto"):
+        found = kept[f"resnet34-{loss}-balanced-50-s0"]
+        assert found.info.status == "FINISHED"
+        assert "test.eer_micro_percent" in found.data.metrics
+        assert Path(found.info.artifact_uri.removeprefix("file://"), "checkpoint/best.safetensors").exists()
+
+
+def test_scoring_again_adds_to_the_run_of_the_model_it_scored(project):
+    before = len(runs(project))
+    output = run(project, "dvc", "exp", "run", "-S", "score.p_target=0.2").stdout
+    assert stages_run(output) == ["check", "score"]
+    assert len(runs(project)) == before
+    run(project, "git", "checkout", "-q", ".")
+    run(project, "dvc", "checkout")
+
+
+def test_a_training_that_is_killed_goes_on_and_ends_with_the_same_weights(project):
+    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/features"]
+    environment = {"PYTHONPATH": "src", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    started = subprocess.Popen(
+        [*command, "killed"], cwd=project, env={**os.environ, "PATH": path, **environment}
+    )
+    deadline = time.monotonic() + 120
+    while not (project / "killed/resume.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    told = run(project, *command, "killed", **environment).stdout
+    assert "going on without it" in told  # MLflow is down: said once, training goes on
+    assert told.count("going on without it") == 1
+    assert digest(project / "killed/best.safetensors") == digest(project / "models/best.safetensors")
+    assert digest(project / "killed/last.safetensors") == digest(project / "models/last.safetensors")
+
+
+def test_a_run_that_mlflow_missed_is_recorded_later(project):
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/later.db"}
+    assert "recorded as run" in run(project, "makermark", "log-run", **store).stdout
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(store["MLFLOW_TRACKING_URI"])
+    (found,) = client.search_runs([client.get_experiment_by_name("makermark").experiment_id])
+    assert found.data.metrics["test.eer_micro_percent"] > 0
+
+
+def test_a_damaged_shard_is_named_and_mended_by_the_features_stage(project):
+    shard = next((project / "data/features/fbank").glob("*.arrow"))
+    whole = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(whole[: len(whole) // 2])
+    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/features", "other"]
+    done = run(project, *command, check=False, PYTHONPATH="src")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: ")
+    assert shard.name in done.stdout
+    assert "run the features stage" in done.stdout
+    run(project, "makermark", "features")
+    assert shard.read_bytes() == whole
