@@ -24,9 +24,11 @@ from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import ManifestError, ParamsError
+from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache
 from makermark.files import replacing_folder, write_json
 from makermark.params import Params
+from makermark.registry import check_settings
 from makermark.scoring import score_set
 from makermark.training import Epoch, ResumeFile, train
 from makermark.vectors import write_embeddings
@@ -44,7 +46,7 @@ def check(params: Params) -> None:
     loss = losses.build(params.loss, num_systems=2, dim=params.dim, **params.settings("losses", params.loss))
     needs_groups = bool(loss.needs_groups)
     sampler = params.settings("samplers", params.sampler)
-    sampling.check_settings(
+    check_settings(
         sampling.SAMPLERS,
         params.sampler,
         what="sampler",
@@ -137,7 +139,7 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             dim=params.dim,
             systems=systems.tolist(),
             front_end=front_end.name,
-            front_end_parameters=front_end.parameters(),
+            front_end_parameters=dict(front_end.parameters()),
             feature_fingerprint=cache.fingerprint,
             params=dataclasses.asdict(params),
             epoch=params.train.epochs,
@@ -192,7 +194,7 @@ def embed_experiment(
             write_embeddings(draft / f"{name}.arrow", manifest_rows, found, metadata=told | {"vectors": name})
 
 
-def build_front_end(params: Params, name: str) -> features.FrontEnd:
+def build_front_end(params: Params, name: str) -> FrontEnd:
     """The front end called `name` with the settings that params.yaml gives it."""
     return features.build(name, **params.settings("front_ends", name))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,18 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises FilesError, naming the path and the remedy, for what the operating system refuses.
     """
     path = Path(path)
-    draft: Path | None = None
+    draft = _draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=f".draft{path.suffix}", dir=path.parent
-        )
-        os.close(handle)
-        draft = Path(name)
+        draft.touch(exist_ok=False)
         yield draft
         with draft.open("rb+") as written:
             os.fsync(written.fileno())
-        draft.chmod(0o666 & ~_umask())
         os.replace(draft, path)
     except OSError as error:
-        raise FilesError(explain(error, path)) from error
+        raise FilesError(explain(error, _culprit(error, draft, path))) from error
     finally:
-        if draft is not None:
+        with suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
@@ -50,20 +46,28 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `replacing`, for a folder: the old folder is removed only once the new one is whole."""
     path = Path(path)
-    draft: Path | None = None
+    draft = _draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent))
+        draft.mkdir()
         yield draft
-        draft.chmod(0o777 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         os.replace(draft, path)
     except OSError as error:
-        raise FilesError(explain(error, path)) from error
+        raise FilesError(explain(error, _culprit(error, draft, path))) from error
     finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft{path.suffix}")
+
+
+def _culprit(error: OSError, draft: Path, path: Path) -> Path:
+    """The file that the system refused: `path` where it names the draft or none."""
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else draft
+    return path if named == draft or draft in named.parents else named
 
 
 def explain(error: OSError, path: Path) -> str:
@@ -76,10 +80,9 @@ def explain(error: OSError, path: Path) -> str:
         "EPERM": "you may not write or read there: change its permissions or choose another folder",
         "ENOENT": "it does not exist: run the stage that makes it, or mend the path",
         "ENOTDIR": "a part of this path is a file, not a folder: move it away or mend the path",
+        "EEXIST": "a file stands where a folder is needed: move it away or mend the path",
         "EISDIR": "this is a folder where a file was expected: move it away or mend the path",
     }
-    import errno
-
     code = errno.errorcode.get(error.errno or 0, "")
     remedy = remedies.get(code, "see the reason, mend it and run again")
     return f"{path}: {error.strerror or error}; {remedy}"
@@ -119,15 +122,9 @@ def read_arrow(path: Path) -> pa.Table:
     try:
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise FilesError(
             f"{path}: damaged Arrow file ({error}); delete it and run the stage that makes it"
         ) from error
     except OSError as error:
         raise FilesError(explain(error, path)) from error
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

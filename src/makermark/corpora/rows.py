@@ -36,6 +36,8 @@ GIVEN = pa.schema(
     ]
 )
 
+NEEDED = ("utterance_id", "path", "split", "system")  # in every row; the others may be empty
+
 DERIVED = pa.schema(
     [
         ("system_seen", pa.bool_()),  # stands in train
@@ -102,53 +104,59 @@ def write_manifest(path: Path, rows: pd.DataFrame, *, corpus: str, root: str) ->
     table = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({"corpus": corpus, "root": root})
     with replacing(path) as draft:
-        pq.write_table(table, draft)
+        pq.write_table(table, draft, write_page_checksum=True)
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest; raises FilesError if it cannot be read, ManifestError if it is not one."""
     try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(
-            f"{path}: not a readable Parquet file ({error}); run the download stage again"
-        ) from error
+        with Path(path).open("rb") as file:
+            table = pq.read_table(file, page_checksum_verification=True)
+        wanted = [SCHEMA.field(f.name) if f.name in SCHEMA.names else f for f in table.schema]
+        table.validate(full=True)
+        rows = table.cast(pa.schema(wanted)).to_pandas()
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    except (pa.ArrowException, ValueError) as error:
+        raise _unreadable(path, error) from error
     except OSError as error:
+        if error.errno is None:  # not from the system: pyarrow says so of damaged files too
+            raise _unreadable(path, error) from error
         raise FilesError(explain(error, path)) from error
-    metadata = table.schema.metadata or {}
-    if b"corpus" not in metadata or b"root" not in metadata:
-        raise ManifestError(f"{path}: no `corpus` and `root` in its metadata; this is not a makermark manifest")
-    rows = table.to_pandas()
+    if "corpus" not in metadata or "root" not in metadata:
+        raise ManifestError(
+            f"{path}: no `corpus` and `root` in its metadata; this is not a makermark manifest"
+        )
     check(rows, source=str(path))
     missing = [name for name in DERIVED.names if name not in rows]
     if missing:
         raise ManifestError(f"{path}: columns {missing} are missing; write it with write_manifest")
-    root = Path(path).parent / metadata[b"root"].decode()
-    return Manifest(corpus=metadata[b"corpus"].decode(), root=root, rows=rows)
+    root = Path(path).parent / metadata["root"]
+    return Manifest(corpus=metadata["corpus"], root=root, rows=rows)
+
+
+def _unreadable(path: Path, error: Exception) -> ManifestError:
+    reason = " ".join(str(error).split())
+    return ManifestError(f"{path}: not a readable Parquet file ({reason}); run the download stage again")
 
 
 def check(rows: pd.DataFrame, *, source: str) -> None:
-    """Raise ManifestError for missing columns, no rows, unknown splits, repeated ids or paths,
-    an empty system, or a path that leaves the root. Row numbers in messages start at 0."""
+    """Raise ManifestError for missing columns, no rows, a row without id, path, split or system, unknown
+    splits, repeated ids or paths, or a path that leaves the root. Row numbers in messages start at 0."""
     missing = [name for name in GIVEN.names if name not in rows]
     if missing:
         raise ManifestError(f"{source}: columns {missing} are missing; a manifest has {GIVEN.names}")
     if rows.empty:
         raise ManifestError(f"{source}: no rows; a manifest needs at least one utterance")
+    rows = rows.reset_index(drop=True)
+    for column in NEEDED:
+        without = rows.index[rows[column].isna() | (rows[column] == "")]
+        if len(without):
+            raise ManifestError(f"{source}: row {without[0]} has no {column}; every utterance needs one")
     unknown = sorted(set(rows["split"]) - set(SPLITS))
     if unknown:
         raise ManifestError(f"{source}: unknown split {unknown[0]!r}; a split is one of {list(SPLITS)}")
-    for column in ("utterance_id", "path"):
-        repeated = rows[rows[column].duplicated()]
-        if len(repeated):
-            value = repeated[column].iloc[0]
-            where = list(rows.index[rows[column] == value])[:2]
-            raise ManifestError(
-                f"{source}: {column} {value!r} appears twice (rows {where[0]} and {where[1]}); remove one"
-            )
-    nameless = rows.index[rows["system"].isna() | (rows["system"] == "")]
-    if len(nameless):
-        raise ManifestError(f"{source}: row {nameless[0]} has no system; every utterance needs one")
+    _refuse_repeated(rows["utterance_id"], rows["utterance_id"], source=source)
+    _refuse_repeated(rows["path"], rows["path"].map(lambda path: str(PurePosixPath(path))), source=source)
     for row, path in rows["path"].items():
         if not stays_inside(path):
             raise ManifestError(
@@ -156,7 +164,19 @@ def check(rows: pd.DataFrame, *, source: str) -> None:
             )
 
 
+def _refuse_repeated(given: pd.Series, meant: pd.Series, *, source: str) -> None:
+    """`meant` are the values that must differ, `given` what the user wrote for them."""
+    repeated = meant.index[meant.duplicated()]
+    if len(repeated):
+        where = meant.index[meant == meant[repeated[0]]]
+        raise ManifestError(
+            f"{source}: {given.name} {given[repeated[0]]!r} appears twice (rows {where[0]} and {where[1]}); "
+            "remove one"
+        )
+
+
 def stays_inside(path: str) -> bool:
     """Whether a POSIX path is relative and climbs nowhere."""
     parts = PurePosixPath(path)
-    return bool(path) and not parts.is_absolute() and ".." not in parts.parts and "\\" not in path
+    plain = bool(path) and "\\" not in path and "\0" not in path
+    return plain and not parts.is_absolute() and ".." not in parts.parts

@@ -1,0 +1,157 @@
+"""Reading a feature cache: memory-mapped shards that answer as one table of utterances.
+
+Legend of axes: N utterances in the cache, B of a batch, T frames, F bands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from makermark.errors import FeatureCacheError, FilesError
+from makermark.features.base import Features, Scalar
+from makermark.features.shard import FORMAT, Shard, open_shard
+from makermark.features.writing import INDEX, CacheReport, write_cache
+from makermark.files import read_json
+
+__all__ = ["CacheReport", "FeatureCache", "write_cache"]
+
+Rows = NDArray[np.int64]
+
+
+class FeatureCache:
+    """All utterances of a cache in the order they were written; a row is a place in that order.
+
+    - `utterance_ids` (N,) of str, `frames` (N,) int32
+    - `width` F and `dtype` of the features
+    - `fingerprint`: a hash of the parameters and of all contents; another fingerprint, other features
+    """
+
+    def __init__(self, shards: list[Shard], parameters: Mapping[str, Scalar]) -> None:
+        self._shards = shards
+        self.utterance_ids = np.array([u for shard in shards for u in shard.utterance_ids], dtype=str)
+        self.frames: NDArray[np.int32] = np.concatenate([shard.frames for shard in shards])
+        self.width: int = shards[0].values.shape[1]
+        self.dtype: np.dtype[Any] = shards[0].values.dtype
+        contents = [sorted(parameters.items()), [[shard.identity, shard.checksum] for shard in shards]]
+        self.fingerprint = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+        self._shard_of = np.repeat(np.arange(len(shards)), [len(shard.frames) for shard in shards])  # (N,)
+        self._first = np.concatenate([np.cumsum(s.frames, dtype=np.int64) - s.frames for s in shards])  # (N,)
+
+    @classmethod
+    def open(cls, folder: Path, parameters: Mapping[str, Scalar]) -> FeatureCache:
+        """The cache in `folder`, which a front end with these `parameters()` has written.
+
+        Reads the shards' headers only; see `verify`. Raises FeatureCacheError for a cache that is absent,
+        unfinished, made with other parameters, or with a shard missing or visibly damaged.
+        """
+        index = _read_index(folder)
+        _refuse_other_parameters(folder, index["parameters"], parameters)
+        shards = []
+        for entry in index["shards"]:
+            shard = open_shard(folder / entry["file"])
+            if (shard.identity, shard.checksum) != (entry["identity"], entry["checksum"]):
+                raise FeatureCacheError(
+                    f"{shard.path}: not the shard that {INDEX} lists; run the features stage again"
+                )
+            shards.append(shard)
+        return cls(shards, parameters)
+
+    def verify(self) -> None:
+        """Read every byte once; raises FeatureCacheError naming the first damaged shard."""
+        for shard in self._shards:
+            open_shard(shard.path).verify()  # a map of its own, so that its memory is free again afterwards
+
+    def rows_of(self, utterance_ids: Iterable[str]) -> Rows:
+        """Where these utterances stand; raises FeatureCacheError if one is not in the cache."""
+        wanted = pd.Index(np.asarray(list(utterance_ids), dtype=object))
+        rows: Rows = self._index.get_indexer(wanted).astype(np.int64)
+        absent = wanted[rows < 0]
+        if len(absent):
+            raise FeatureCacheError(
+                f"{len(absent)} of {len(wanted)} utterances are not in the feature cache, first {absent[0]!r}; "
+                "leave out what quarantine.csv lists, or run the features stage again"
+            )
+        return rows
+
+    @cached_property
+    def _index(self) -> pd.Index[str]:
+        index: pd.Index[str] = pd.Index(self.utterance_ids.astype(object))
+        return index
+
+    def whole(self, row: int) -> Features:
+        """All of an utterance, (T, F): a read-only view, nothing is copied."""
+        first = self._first[row]
+        features: Features = self._shards[self._shard_of[row]].values[first : first + self.frames[row]]
+        return features
+
+    def crops(self, rows: Rows, *, frames: int, rng: np.random.Generator) -> Features:
+        """(B, frames, F): of each row, `frames` successive frames from a random place, in the storage dtype.
+
+        An utterance shorter than that is repeated from end to start, beginning at a random frame; nothing
+        is padded. The cut is one gather per shard that the batch touches.
+        """
+        out = np.empty((len(rows), frames, self.width), self.dtype)
+        lengths = self.frames[rows].astype(np.int64)
+        starts = rng.integers(np.where(lengths >= frames, lengths - frames + 1, lengths))
+        steps = np.arange(frames)
+        shards = self._shard_of[rows]
+        for number in np.unique(shards):
+            chosen = np.flatnonzero(shards == number)
+            within = (starts[chosen, None] + steps) % lengths[chosen, None]  # (B of this shard, frames)
+            out[chosen] = self._shards[number].values[self._first[rows[chosen], None] + within]
+        return out
+
+    def length_batches(
+        self, rows: Rows, *, max_frames: int
+    ) -> Iterator[tuple[Rows, Features, NDArray[np.int64]]]:
+        """Whole utterances for embedding: (rows (B,), features (B, T, F), lengths (B,)), shortest first.
+
+        Neighbours in length share a batch of at most `max_frames` frames, padding included (an utterance
+        longer than that comes alone). Beyond an utterance's length lie zeros.
+        """
+        rows = rows[np.argsort(self.frames[rows], kind="stable")]
+        lengths = self.frames[rows].astype(np.int64)
+        first = 0
+        while first < len(rows):
+            counts = np.arange(1, len(rows) - first + 1)
+            size = max(1, int(np.searchsorted(counts * lengths[first:], max_frames, side="right")))
+            last = first + size
+            out = np.zeros((size, int(lengths[last - 1]), self.width), self.dtype)
+            for place, row in enumerate(rows[first:last]):
+                out[place, : self.frames[row]] = self.whole(int(row))
+            yield rows[first:last], out, lengths[first:last]
+            first = last
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        index = read_json(folder / INDEX)
+        found = index["format"]
+    except (FilesError, KeyError, TypeError) as error:
+        raise FeatureCacheError(
+            f"{folder}: no finished feature cache ({INDEX} is absent or damaged); run the features stage"
+        ) from error
+    if found != FORMAT:
+        raise FeatureCacheError(
+            f"{folder}: written in format {found}, this makermark reads {FORMAT}; run the features stage again"
+        )
+    return dict(index)
+
+
+def _refuse_other_parameters(folder: Path, found: Mapping[str, Scalar], asked: Mapping[str, Scalar]) -> None:
+    differences = [
+        f"{name} is {found.get(name, 'unknown')} in the cache, {asked.get(name, 'nothing')} asked for"
+        for name in {**asked, **found}
+        if found.get(name) != asked.get(name)
+    ]
+    if differences:
+        raise FeatureCacheError(f"{folder}: {'; '.join(differences)}; run the features stage again")

@@ -1,0 +1,74 @@
+"""The result table: EERs by set and stratum, the baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+Figures = Mapping[str, Any]
+
+TEXT_COLUMNS = 3  # the rest is figures
+SETS = ("dev", "test")
+BASELINE_NAMES = {"logmel_stats": "log-mel statistics", "untrained": "untrained network"}
+EXPLANATION = (
+    "EER over the cosine of every pair of utterances; micro: all pairs pooled, macro: mean over systems; "
+    "[95 % interval by bootstrap over systems]; baselines: micro/macro. Seen: stands in the training set."
+)
+
+
+def results_markdown(score: Figures) -> str:
+    """The table as Markdown, from what metrics/score.json holds."""
+    header, rows = cells(score, decimals=2)
+    lines = [header, ["---"] * TEXT_COLUMNS + ["---:"] * (len(header) - TEXT_COLUMNS), *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\n{EXPLANATION}\n"
+
+
+def results_table(score: Figures) -> Table:
+    """The table for the terminal, from what metrics/score.json holds."""
+    header, rows = cells(score, decimals=1)
+    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, name in enumerate(header):
+        longest_word = max(len(word) for word in name.split())
+        table.add_column(name, justify="left" if number < TEXT_COLUMNS else "right", min_width=longest_word)
+    for row, following in zip(rows, [*rows[1:], [""]], strict=True):
+        table.add_row(*row, end_section=bool(following[0]), style="bold" if row[0] else None)
+    return table
+
+
+def cells(score: Figures, *, decimals: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows as text: for each set one row for all its pairs, then one for each stratum."""
+    baselines = {name: BASELINE_NAMES[name] for name in score["baselines"]}
+    header = ["set", "system", "language", "utterances", "EER micro, %", "EER macro, %", *baselines.values()]
+    rows = []
+    for of in SETS:
+        scored = [score[of], *(score["baselines"][name][of] for name in baselines)]
+        rows.append([of, "all", "all", *figures(scored, decimals)])
+        for stratum in score[of]["strata"]:
+            system, language = stratum.removesuffix("_language").split("_system_")
+            parts = [each["strata"][stratum] for each in scored]
+            rows.append(["", system, language, *figures(parts, decimals)])
+    return header, rows
+
+
+def figures(parts: list[Figures], decimals: int) -> list[str]:
+    """Utterances, micro and macro EER of the model (the first part) with intervals, then each baseline's."""
+
+    def rounded(percent: float | None) -> str:
+        return "-" if percent is None else f"{percent:.{decimals}f}"
+
+    def with_interval(name: str) -> str:
+        interval = model[f"{name}_ci95_percent"]
+        ends = "" if interval is None else f" [{rounded(interval[0])}, {rounded(interval[1])}]"
+        return rounded(model[f"{name}_percent"]) + ends
+
+    model, *baselines = parts
+    return [
+        f"{model['utterances']:,}",
+        with_interval("eer_micro"),
+        with_interval("eer_macro"),
+        *(f"{rounded(b['eer_micro_percent'])}/{rounded(b['eer_macro_percent'])}" for b in baselines),
+    ]

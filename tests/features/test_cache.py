@@ -1,0 +1,262 @@
+"""Reading a feature cache: what is refused, and what crops and batches hold."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechlike import SETTINGS, row, voice
+
+from makermark.corpora.rows import Manifest
+from makermark.errors import FeatureCacheError
+from makermark.features import FRONT_ENDS
+from makermark.features.cache import FeatureCache, write_cache
+
+
+@pytest.fixture
+def written(corpus, make_front_end, tmp_path):
+    """The folder of each front end's cache, 11 utterances in 3 shards."""
+    for name in FRONT_ENDS:
+        write_cache(
+            corpus, make_front_end(name), tmp_path / "größe 1", shard_utterances=4, workers=1,
+            max_bad_fraction=0, min_seconds=0.5, max_seconds=60,
+        )  # fmt: skip
+    return tmp_path / "größe 1"
+
+
+@pytest.fixture
+def cache(written, make_front_end):
+    return FeatureCache.open(written / "fbank", make_front_end().parameters())
+
+
+@pytest.fixture(params=FRONT_ENDS)
+def any_cache(request, written, make_front_end):
+    return FeatureCache.open(written / request.param, make_front_end(request.param).parameters())
+
+
+def test_a_cache_made_with_other_parameters_is_refused_naming_the_difference(written, make_front_end):
+    with pytest.raises(FeatureCacheError, match="n_fft is 512 in the cache, 400 asked for; run the features"):
+        FeatureCache.open(written / "fbank", make_front_end(n_fft=400).parameters())
+    with pytest.raises(
+        FeatureCacheError, match=r"n_mels is 40 .*, 80 asked for; log_offset is 1e-06 .*, 1e-09"
+    ):
+        FeatureCache.open(written / "fbank", make_front_end(n_mels=80, log_offset=1e-9).parameters())
+
+
+def test_the_cache_of_another_front_end_is_refused(written, make_front_end):
+    with pytest.raises(FeatureCacheError, match="front_end is waveform in the cache, fbank asked for"):
+        FeatureCache.open(written / "waveform", make_front_end("fbank").parameters())
+
+
+def test_a_folder_without_a_finished_cache_is_refused(tmp_path, written, make_front_end):
+    with pytest.raises(FeatureCacheError, match=r"no finished feature cache .* run the features stage"):
+        FeatureCache.open(tmp_path / "nowhere", make_front_end().parameters())
+    (written / "fbank" / "index.json").unlink()
+    with pytest.raises(FeatureCacheError, match="no finished feature cache"):
+        FeatureCache.open(written / "fbank", make_front_end().parameters())
+
+
+def test_a_missing_shard_is_named(written, make_front_end):
+    (written / "fbank" / "shard-00001.arrow").unlink()
+    with pytest.raises(FeatureCacheError, match=r"shard-00001\.arrow: missing; run the features stage again"):
+        FeatureCache.open(written / "fbank", make_front_end().parameters())
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 7, 1000, -1])
+def test_a_truncated_shard_is_named(kept_bytes, written, make_front_end):
+    path = written / "fbank" / "shard-00002.arrow"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(
+        FeatureCacheError, match=r"shard-00002\.arrow: damaged .* run the features stage again"
+    ):
+        FeatureCache.open(written / "fbank", make_front_end().parameters())
+
+
+def test_a_shard_put_in_anothers_place_is_named(written, make_front_end):
+    shutil.copy(written / "fbank" / "shard-00000.arrow", written / "fbank" / "shard-00001.arrow")
+    with pytest.raises(FeatureCacheError, match=r"shard-00001\.arrow: not the shard that index\.json lists"):
+        FeatureCache.open(written / "fbank", make_front_end().parameters())
+
+
+def test_no_flipped_byte_passes_unseen(written, make_front_end):
+    """Either opening or verify refuses, naming the shard, or the byte was not part of the data."""
+    parameters = make_front_end().parameters()
+    path = written / "fbank" / "shard-00001.arrow"
+    whole = path.read_bytes()
+    before = FeatureCache.open(written / "fbank", parameters)
+    expected = [before.whole(row).copy() for row in range(11)]
+    del before
+    rng, caught = np.random.default_rng(0), 0
+    for place in rng.integers(len(whole), size=150):
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path.unlink()
+        path.write_bytes(content)
+        refusal = refused(written / "fbank", parameters)
+        if refusal:
+            assert "shard-00001.arrow: damaged" in refusal or "not the shard that" in refusal
+            caught += 1
+            continue
+        cache = FeatureCache.open(written / "fbank", parameters)
+        for number in range(11):
+            np.testing.assert_array_equal(cache.whole(number), expected[number])
+    assert caught > 130
+
+
+def refused(folder, parameters):
+    try:
+        FeatureCache.open(folder, parameters).verify()
+    except FeatureCacheError as error:
+        return str(error)
+    return ""
+
+
+def test_opening_maps_the_file_and_copies_nothing(written, make_front_end):
+    before = pa.total_allocated_bytes()
+    cache = FeatureCache.open(written / "waveform", make_front_end("waveform").parameters())
+    view = cache.whole(3)
+    assert pa.total_allocated_bytes() == before
+    assert not view.flags.owndata
+    assert not view.flags.writeable
+    assert np.shares_memory(view, cache.whole(3))
+
+
+def test_the_fingerprint_follows_parameters_and_contents(corpus, written, make_front_end, tmp_path):
+    parameters = make_front_end().parameters()
+    first = FeatureCache.open(written / "fbank", parameters).fingerprint
+    assert FeatureCache.open(written / "fbank", parameters).fingerprint == first
+
+    def fingerprint(rows, **changes):
+        front_end = make_front_end(**changes)
+        where = tmp_path / str(len(rows)) / str(changes)
+        write_cache(
+            type(corpus)("other", corpus.root, rows), front_end, where, shard_utterances=4, workers=1,
+            max_bad_fraction=0, min_seconds=0.5, max_seconds=60,
+        )  # fmt: skip
+        return FeatureCache.open(where / "fbank", front_end.parameters()).fingerprint
+
+    assert fingerprint(corpus.rows) == first
+    assert len({first, fingerprint(corpus.rows.head(10)), fingerprint(corpus.rows, n_mels=41)}) == 3
+
+
+def test_rows_are_found_by_id_in_any_order(cache, corpus):
+    wanted = corpus.rows["utterance_id"].sample(frac=1, random_state=1)
+    rows = cache.rows_of(wanted)
+    assert rows.dtype == np.int64
+    assert cache.utterance_ids[rows].tolist() == wanted.tolist()
+    assert cache.rows_of([]).tolist() == []
+
+
+def test_an_utterance_that_is_not_there_is_named(cache):
+    with pytest.raises(FeatureCacheError, match=r"2 of 3 utterances .* first 'ghost'.*quarantine"):
+        cache.rows_of(pd.Series([cache.utterance_ids[0], "ghost", "spook"]))
+
+
+@given(
+    rows=st.lists(st.integers(0, 10), min_size=1, max_size=30),
+    share=st.floats(0.1, 3.0),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_crop_is_a_stretch_of_the_utterance_repeated_without_end(opened, rows, share, seed):
+    for cache in opened:
+        frames = max(1, int(share * np.median(cache.frames)))
+        crops = cache.crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
+        assert crops.shape == (len(rows), frames, cache.width)
+        assert crops.dtype == cache.dtype
+        again = cache.crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
+        np.testing.assert_array_equal(crops, again)
+        for crop, place in zip(crops, rows, strict=True):
+            assert any_start_fits(crop, cache.whole(place))
+
+
+def any_start_fits(crop, whole):
+    """Whether `crop` is `whole`, or its endless repetition if it is shorter, from some frame on."""
+    length, frames = len(whole), len(crop)
+    choices = length - frames + 1 if length >= frames else length
+    starts = np.flatnonzero((whole[:choices] == crop[0]).all(axis=1))
+    return any(np.array_equal(whole[(start + np.arange(frames)) % length], crop) for start in starts)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory, make_front_end):
+    """Caches of both front ends, written once for the property test."""
+    root = tmp_path_factory.mktemp("audio")
+    rows = []
+    for number in range(11):
+        path = root / f"{number}.wav"
+        soundfile.write(path, voice(0.05 + 0.03 * number, seed=number), 16000)
+        rows.append(row(path))
+    caches = []
+    for name in FRONT_ENDS:
+        front_end = make_front_end(name)
+        report = write_cache(
+            Manifest("test", root, pd.DataFrame(rows)), front_end, root / "out", shard_utterances=4,
+            workers=1, max_bad_fraction=0, min_seconds=0.05, max_seconds=60,
+        )  # fmt: skip
+        caches.append(FeatureCache.open(report.folder, front_end.parameters()))
+    return caches
+
+
+def test_crops_start_at_every_place_equally_often(cache):
+    row = 0
+    frames = int(cache.frames[row]) - 4  # five places
+    rows = np.full(5000, row)
+    crops = cache.crops(rows, frames=frames, rng=np.random.default_rng(0))
+    whole = cache.whole(row)
+    counts = [np.sum([np.array_equal(c, whole[s : s + frames]) for c in crops[:1000]]) for s in range(5)]
+    assert sum(counts) == 1000
+    assert min(counts) > 150  # 200 expected, deviation 13
+
+
+def test_an_utterance_of_exactly_the_crops_length_comes_whole(any_cache):
+    length = int(any_cache.frames[4])
+    (crop,) = any_cache.crops(np.array([4]), frames=length, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, any_cache.whole(4))
+
+
+def test_length_batches_hold_every_utterance_once_whole_and_within_the_limit(any_cache):
+    rows = np.array([7, 2, 10, 0, 5, 6, 1])
+    limit = int(2.5 * any_cache.frames.max())
+    seen = []
+    for batch, features, lengths in any_cache.length_batches(rows, max_frames=limit):
+        assert features.dtype == any_cache.dtype
+        assert features.shape == (len(batch), lengths.max(), any_cache.width)
+        assert features.shape[0] * features.shape[1] <= limit
+        for place, padded, length in zip(batch, features, lengths, strict=True):
+            np.testing.assert_array_equal(padded[:length], any_cache.whole(place))
+            assert not padded[length:].any()
+        seen += batch.tolist()
+    assert sorted(seen) == sorted(rows.tolist())
+    longest_first = any_cache.frames[seen]
+    assert (np.diff(longest_first) >= 0).all()
+
+
+def test_an_utterance_above_the_limit_comes_alone(cache):
+    sizes = [len(batch) for batch, _, _ in cache.length_batches(np.arange(11), max_frames=1)]
+    assert sizes == [1] * 11
+
+
+def test_a_machine_without_soundfile_soxr_and_torch_reads_a_cache(written, make_front_end):
+    """Those that only train from a cache lack the first two; the third is slow to import."""
+    script = (
+        "import sys\n"
+        "for absent in ('soundfile', 'soxr', 'torch', 'torchaudio'): sys.modules[absent] = None\n"
+        "from pathlib import Path\n"
+        "from makermark import features\n"
+        "from makermark.features.cache import FeatureCache\n"
+        f"front_end = features.build('fbank', **{SETTINGS['fbank']!r})\n"
+        "cache = FeatureCache.open(Path(sys.argv[1]), front_end.parameters())\n"
+        "cache.verify()\n"
+        "print(len(cache.frames))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(written / "fbank")], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("11", "")

@@ -1,0 +1,194 @@
+"""Reading audio: what comes out, and what is refused in one line with the path and the reason."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from makermark import audio
+from makermark.errors import AudioError
+
+RATE_HZ = 16000
+
+
+def tone(hz, seconds=1.0, rate_hz=RATE_HZ):
+    return (0.4 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+def refusal(path, **limits):
+    with pytest.raises(AudioError) as caught:
+        audio.read(path, **limits)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+    return said.removeprefix(f"{path}: ")
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder whose name has a space and letters outside ASCII."""
+    folder = tmp_path / "Grüße 声"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("aiff", "PCM_16"), ("flac", "PCM_24")],
+)
+def test_16_khz_mono_comes_as_it_was_written(suffix, subtype, here):
+    path = here / f"a.{suffix}"
+    soundfile.write(path, tone(300), RATE_HZ, subtype=subtype)
+    waveform = audio.read(path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert waveform.dtype == np.float32
+    np.testing.assert_allclose(waveform, tone(300), atol=1 / 32768)
+
+
+def test_channels_are_averaged(here):
+    channels = np.stack([tone(300), 0.5 * tone(700), np.zeros(RATE_HZ, np.float32)], axis=1)
+    soundfile.write(here / "three.wav", channels, RATE_HZ, subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(here / "three.wav"), channels.mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 22050, 24000, 44100, 48000])
+def test_other_rates_are_resampled_to_the_same_tone(rate_hz, here):
+    soundfile.write(here / "a.wav", tone(1000, rate_hz=rate_hz), rate_hz, subtype="FLOAT")
+    waveform = audio.read(here / "a.wav")
+    assert abs(waveform.size - RATE_HZ) <= 1
+    middle = slice(2000, 14000)  # away from the edges of the resampling filter
+    np.testing.assert_allclose(waveform[middle], tone(1000)[middle], atol=1e-3)
+
+
+def test_resampling_removes_what_the_lower_rate_cannot_hold(here):
+    soundfile.write(
+        here / "a.wav", tone(300, rate_hz=48000) + tone(12000, rate_hz=48000), 48000, subtype="FLOAT"
+    )
+    middle = slice(2000, 14000)
+    np.testing.assert_allclose(audio.read(here / "a.wav")[middle], tone(300)[middle], atol=1e-3)
+
+
+def test_a_missing_file_and_a_folder_are_refused(here):
+    assert refusal(here / "nothing.wav").startswith("missing")
+    assert "cannot be read" in refusal(here)
+
+
+def test_an_empty_file_is_refused(here):
+    (here / "a.wav").touch()
+    assert refusal(here / "a.wav") == "empty: 0 bytes"
+
+
+@pytest.mark.parametrize("content", [b"x", b"RIFF", b"<html>not found</html>" * 99, bytes(5000)], ids=len)
+def test_what_is_not_audio_is_refused(content, here):
+    (here / "a.wav").write_bytes(content)
+    assert refusal(here / "a.wav").startswith("not audio, or damaged")
+
+
+def test_a_header_without_samples_is_refused(here):
+    soundfile.write(here / "a.wav", np.zeros(0, np.float32), RATE_HZ)
+    assert refusal(here / "a.wav").startswith("silent")
+    assert refusal(here / "a.wav", min_seconds=0.5).startswith("too short: 0.000 s")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff"])
+def test_a_file_cut_off_is_refused_with_what_was_promised_and_what_is_there(suffix, here):
+    path = here / f"a.{suffix}"
+    soundfile.write(path, tone(300), RATE_HZ, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:-10000])
+    assert refusal(path).startswith("truncated: its header says 320")
+    assert "there" in refusal(path)
+
+
+@pytest.mark.parametrize("promised", [32002, 10**9, 2**32 - 1])
+def test_a_wav_header_that_lies_about_its_length_is_refused(promised, here):
+    soundfile.write(here / "a.wav", tone(300), RATE_HZ, subtype="PCM_16")
+    content = bytearray((here / "a.wav").read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = promised.to_bytes(4, "little")
+    (here / "a.wav").write_bytes(content)
+    assert refusal(here / "a.wav") == (
+        f"truncated: its header says {promised} bytes of samples, 32000 are there"
+    )
+
+
+def test_a_wav_with_other_chunks_around_its_samples_is_read(here):
+    soundfile.write(here / "a.wav", tone(300), RATE_HZ, subtype="PCM_16")
+    content = (here / "a.wav").read_bytes()
+    note = b"LIST" + (5).to_bytes(4, "little") + b"INFOx" + b"\0"  # odd size: padded
+    place = content.index(b"data")
+    body = content[8:place] + note + content[place:] + note
+    (here / "a.wav").write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    assert audio.read(here / "a.wav").size == RATE_HZ
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_flac_cut_off_is_refused(share, here):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * RATE_HZ)
+    soundfile.write(here / "a.flac", noise, RATE_HZ)
+    content = (here / "a.flac").read_bytes()
+    (here / "a.flac").write_bytes(content[: int(share * len(content))])
+    assert refusal(here / "a.flac").startswith(("truncated", "not audio, or damaged"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused_and_counted(value, here):
+    waveform = tone(300)
+    waveform[[5, 900]] = value
+    soundfile.write(here / "a.wav", waveform, RATE_HZ, subtype="FLOAT")
+    assert refusal(here / "a.wav") == f"NaN or infinite samples: 2 of {RATE_HZ}"
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25])
+def test_digital_silence_is_refused_at_any_level(level, here):
+    soundfile.write(here / "a.wav", np.full(RATE_HZ, level), RATE_HZ)
+    assert refusal(here / "a.wav").startswith("silent")
+
+
+def test_channels_that_cancel_are_silence(here):
+    soundfile.write(here / "a.wav", np.stack([tone(300), -tone(300)], axis=1), RATE_HZ, subtype="FLOAT")
+    assert refusal(here / "a.wav").startswith("silent")
+
+
+def test_clips_of_10_ms_and_of_30_minutes_are_refused_by_the_limits(here):
+    soundfile.write(here / "short.wav", tone(300, 0.01), RATE_HZ)
+    soundfile.write(here / "long.flac", np.zeros(30 * 60 * 8000, np.int16), 8000)
+    assert refusal(here / "short.wav", min_seconds=0.5) == "too short: 0.010 s, at least 0.5 s are needed"
+    assert refusal(here / "long.flac", max_seconds=60) == "too long: 1800.0 s, at most 60 s are taken"
+
+
+def test_a_clip_of_exactly_a_limit_is_read(here):
+    soundfile.write(here / "a.wav", tone(300, 0.5), RATE_HZ)
+    assert audio.read(here / "a.wav", min_seconds=0.5, max_seconds=0.5).size == 8000
+
+
+def test_other_bytes_than_the_manifest_knows_are_refused(here):
+    soundfile.write(here / "a.wav", tone(300), RATE_HZ)
+    assert refusal(here / "a.wav", sha256="0" * 64).startswith("changed since the manifest was made")
+
+
+waveforms = st.integers(1, 50).map(lambda n: np.arange(n, dtype=np.float32))
+
+
+@given(waveforms, st.integers(0, 200))
+def test_repeating_goes_round_from_the_start(waveform, length):
+    repeated = audio.repeat_to(waveform, length)
+    assert repeated.dtype == np.float32
+    assert repeated.tolist() == [float(t % waveform.size) for t in range(length)]
+
+
+@given(waveforms, st.integers(1, 120), st.integers(0, 9))
+def test_a_crop_is_a_stretch_of_the_waveform_or_of_its_repetition(waveform, length, seed):
+    cut = audio.crop(waveform, length=length, rng=np.random.default_rng(seed))
+    assert cut.size == length
+    assert (np.diff(cut) % waveform.size == 1 % waveform.size).all()
+    if length <= waveform.size:
+        assert (np.diff(cut) == 1).all()
+    again = audio.crop(waveform, length=length, rng=np.random.default_rng(seed))
+    np.testing.assert_array_equal(cut, again)
+
+
+def test_nothing_cannot_be_repeated():
+    with pytest.raises(ValueError, match="nothing to repeat"):
+        audio.repeat_to(np.empty(0, np.float32), 5)
