@@ -31,7 +31,7 @@ repro: setup
 	@makermark results
 
 test: setup lint
-	python -m pytest
+	python -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	ruff check .

@@ -1,6 +1,7 @@
 """The protocol: what stands in train, what is held out, and which sentences are said."""
 
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,18 @@ def test_too_few_engines_are_refused_with_a_remedy():
 def test_asking_for_more_than_there_are_sentences_is_refused():
     with pytest.raises(CorpusError, match=r"cannot say .* train .*fewer train_utterances"):
         plan(read_protocol(), utterances={"train": 5000, "dev": 1, "test": 1}, seed=0)
+
+
+@pytest.mark.engines
+def test_no_variant_of_espeak_ng_breathes():
+    """The breath of a variant is noise drawn from the clock: two runs would differ."""
+    loader = pytest.importorskip("espeakng_loader")
+    variants = Path(loader.get_data_path()) / "voices" / "!v"
+    named = {
+        voice
+        for speaker in read_speakers().values()
+        if speaker.engine == "espeak-ng"
+        for voice in speaker.voices_in("en")
+    }
+    for voice in named - {"-"}:
+        assert "breath" not in (variants / voice).read_text(encoding="utf-8"), voice

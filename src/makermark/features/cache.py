@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from makermark.errors import FeatureCacheError, FilesError
@@ -97,18 +98,23 @@ class FeatureCache:
         """(B, frames, F): of each row, `frames` successive frames from a random place, in the storage dtype.
 
         An utterance shorter than that is repeated from end to start, beginning at a random frame; nothing
-        is padded. The cut is one gather per shard that the batch touches.
+        is padded. Each shard that the batch touches gives all its crops at once.
         """
-        out = np.empty((len(rows), frames, self.width), self.dtype)
+        out = np.empty((len(rows), frames * self.width), self.dtype)
         lengths = self.frames[rows].astype(np.int64)
-        starts = rng.integers(np.where(lengths >= frames, lengths - frames + 1, lengths))
-        steps = np.arange(frames)
-        shards = self._shard_of[rows]
-        for number in np.unique(shards):
-            chosen = np.flatnonzero(shards == number)
-            within = (starts[chosen, None] + steps) % lengths[chosen, None]  # (B of this shard, frames)
-            out[chosen] = self._shards[number].values[self._first[rows[chosen], None] + within]
-        return out
+        first, number = self._first[rows], self._shard_of[rows]
+        enough = lengths >= frames
+        starts = rng.integers(np.where(enough, lengths - frames + 1, lengths))
+        for shard in np.unique(number):
+            values = self._shards[shard].values
+            long, short = (np.flatnonzero((number == shard) & kind) for kind in (enough, ~enough))
+            if len(long):  # rows of a view of every stretch there is: copied without an index per frame
+                stretches = sliding_window_view(values.reshape(-1), frames * self.width)
+                out[long] = stretches[(first[long] + starts[long]) * self.width]
+            if len(short):
+                within = (starts[short, None] + np.arange(frames)) % lengths[short, None]  # (short, frames)
+                out[short] = values[first[short, None] + within].reshape(len(short), -1)
+        return out.reshape(len(rows), frames, self.width)
 
     def length_batches(
         self, rows: Rows, *, max_frames: int

@@ -62,9 +62,7 @@ def main() -> None:
 
 def _markdown(table: pd.DataFrame, index: str) -> str:
     lines = [[index, *map(str, table.columns)], ["---"] * (len(table.columns) + 1)]
-    lines += [
-        [str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)
-    ]
+    lines += [list(map(str, row)) for row in table.itertuples(name=None)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

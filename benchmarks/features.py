@@ -1,0 +1,158 @@
+"""Audio to log-mels on disk, in times real time: write_cache against a loop of one .pt file per utterance.
+
+    python benchmarks/features.py [--manifest MANIFEST] [--utterances N] [--workers N] [--repeats N]
+
+Both read the same files from the page cache (each is read once before) with soundfile, in turns; the loop
+is what a training script does: soundfile, torchaudio's MelSpectrogram, log, torch.save. Without
+--manifest the files are harmonic tones of 2 to 8 s, as 16 kHz WAV and as FLAC. Then what training asks of
+the cache: opening it, and cutting batches of crops. Prints a Markdown table of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+import torchaudio
+
+from makermark import features
+from makermark.corpora.rows import Manifest, read_manifest
+from makermark.features.cache import FeatureCache, write_cache
+from makermark.params import read_params
+
+PARAMS = read_params(Path(__file__).parents[1] / "params.yaml")
+VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "soundfile")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--manifest", type=Path, help="a manifest.parquet to take utterances from")
+    parser.add_argument("--utterances", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # the loop's best: more threads on so little work slow it down
+    print(f"{processor()}, {os.cpu_count()} logical cores, load {os.getloadavg()[0]:.1f}; ", end="")
+    print(
+        f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in VERSIONS_OF)}; "
+    )
+    print(f"{given.workers} workers of one thread against a loop of one thread; medians of {given.repeats}\n")
+    print("| audio | work | x real time | times the loop |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        corpora = (
+            {"manifest": head(read_manifest(given.manifest), given.utterances)}
+            if given.manifest
+            else {
+                suffix: tones(Path(scratch, suffix), suffix, given.utterances) for suffix in ("wav", "flac")
+            }
+        )
+        for name, manifest in corpora.items():
+            cache = compare(
+                name, manifest, Path(scratch, "out"), workers=given.workers, repeats=given.repeats
+            )
+        reading(cache, repeats=20 * given.repeats)
+    print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def compare(name: str, manifest: Manifest, out: Path, *, workers: int, repeats: int) -> FeatureCache:
+    """Print what both ways take for `manifest`; returns the cache."""
+    front_end = features.build("fbank", **PARAMS.settings("front_ends", "fbank"))
+    files = [manifest.file(path) for path in manifest.rows["path"]]
+    seconds = sum(soundfile.info(path).duration for path in files)
+    for path in files:
+        path.read_bytes()
+
+    def ours() -> None:
+        write_cache(
+            manifest, front_end, out, shard_utterances=PARAMS.features.shard_utterances // 4,
+            max_bad_fraction=0, min_seconds=0.1, max_seconds=3600, workers=workers,
+        )  # fmt: skip
+
+    times: dict[str, list[float]] = {"write_cache": [], "loop": []}
+    for _ in range(repeats + 1):
+        for way, work in (("write_cache", ours), ("loop", lambda: per_file_loop(files, out))):
+            shutil.rmtree(out, ignore_errors=True)
+            times[way].append(timed(work))
+    fast, slow = (statistics.median(times[way][1:]) for way in ("write_cache", "loop"))
+    audio = f"{name}, {len(files)} files, {seconds / 60:.0f} min"
+    print(f"| {audio} | per file: torchaudio, torch.save | {seconds / slow:.0f} | 1.0 |")
+    print(f"| {audio} | write_cache | {seconds / fast:.0f} | {slow / fast:.1f} |")
+    shutil.rmtree(out)
+    ours()
+    return FeatureCache.open(out / "fbank", front_end.parameters())
+
+
+def per_file_loop(files: list[Path], out: Path) -> None:
+    """One utterance at a time, one file each."""
+    settings = PARAMS.settings("front_ends", "fbank")
+    out.mkdir(parents=True)
+    mel = torchaudio.transforms.MelSpectrogram(
+        settings["sample_rate_hz"], n_fft=settings["n_fft"], win_length=settings["win_length"],
+        hop_length=settings["hop_length"], n_mels=settings["n_mels"], window_fn=torch.hamming_window,
+    )  # fmt: skip
+    for number, path in enumerate(files):
+        waveform, _ = soundfile.read(path, dtype="float32")
+        torch.save((mel(torch.from_numpy(waveform)) + settings["log_offset"]).log(), out / f"{number}.pt")
+
+
+def reading(cache: FeatureCache, *, repeats: int) -> None:
+    """Print what a training step of 128 crops of 2 s waits for, and embedding's padding."""
+    rng = np.random.default_rng(0)
+    batches = iter([rng.integers(len(cache.frames), size=128) for _ in range(repeats + 1)])
+    crops = [timed(lambda: cache.crops(next(batches), frames=200, rng=rng)) for _ in range(repeats + 1)]
+    held = padded = 0
+    for _, batch, lengths in cache.length_batches(np.arange(len(cache.frames)), max_frames=20000):
+        held, padded = held + int(lengths.sum()), padded + batch.shape[0] * batch.shape[1]
+    print(f"\n128 crops of 200 x {cache.width}: {1000 * statistics.median(crops[1:]):.2f} ms; ", end="")
+    print(f"padding in whole-utterance batches of 200 s: {100 * (1 - held / padded):.1f} %")
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def head(manifest: Manifest, utterances: int) -> Manifest:
+    return Manifest(manifest.corpus, manifest.root, manifest.rows.head(utterances))
+
+
+def tones(folder: Path, suffix: str, utterances: int) -> Manifest:
+    """16-bit harmonic tones with moving pitch and level over faint noise, as files and their rows."""
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for number in range(utterances):
+        t = np.arange(int(16000 * rng.uniform(2, 8))) / 16000
+        phase = 2 * np.pi * np.cumsum(rng.uniform(90, 220) + 20 * np.sin(2 * np.pi * 3 * t)) / 16000
+        tone = sum(np.sin(k * phase) / k for k in range(1, 9)) * (1 + np.sin(2 * np.pi * 4 * t))
+        path = folder / f"{number}.{suffix}"
+        soundfile.write(path, 0.15 * tone + 0.002 * rng.standard_normal(t.size), 16000, subtype="PCM_16")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append({"utterance_id": f"{number:06d}", "path": path.name, "sha256": digest})
+    return Manifest("tones", folder, pd.DataFrame(rows))
+
+
+def processor() -> str:
+    """Its name as Linux gives it, or what Python knows."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
