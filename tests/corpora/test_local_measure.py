@@ -12,7 +12,7 @@ from makermark.corpora.rows import GIVEN, Manifest
 def test_the_bandwidth_of_band_limited_noise_is_its_limit(highest_hz):
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(64000))
     spectrum[np.fft.rfftfreq(64000, 1 / 16000) > highest_hz] = 0
-    assert bandwidth_hz(np.fft.irfft(spectrum)) == pytest.approx(highest_hz, abs=100)
+    assert bandwidth_hz(np.fft.irfft(spectrum)) == pytest.approx(highest_hz, abs=250)
 
 
 def test_a_system_of_constant_level_is_measured_at_that_level(tmp_path):
