@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from makermark.features.cache import write_cache
-
 from makermark import door, features
 from makermark.corpora.rows import read_manifest
+from makermark.features.cache import write_cache
 from makermark.params import read_params
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tests_support import FBANK, tone_corpus
 
 from makermark import backbones
 from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
@@ -16,6 +15,7 @@ from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import CheckpointError, FilesError
 from makermark.features.cache import FeatureCache, write_cache
 from makermark.vectors import read_embeddings, write_embeddings
+from tests_support import FBANK, tone_corpus
 
 CPU = torch.device("cpu")
 

@@ -1,9 +1,9 @@
 """The small corpus of tones, through the real feature cache."""
 
 import pytest
-from tests_support import tone_corpus
 
 from makermark.features.cache import FeatureCache, write_cache
+from tests_support import tone_corpus
 
 
 @pytest.fixture(scope="session")
