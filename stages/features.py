@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
-from makermark import door, features
+from makermark import door
 from makermark.corpora.rows import read_manifest
 from makermark.features.cache import write_cache
+from makermark.inputs import build_front_end, front_ends_of
 from makermark.params import read_params
 
 
 def main(manifest: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
-    """Write one cache for each of features.front_ends into FOLDER."""
+    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER."""
     p = read_params(params)
     rows = read_manifest(manifest)
-    for name in p.features.front_ends:
+    for name in front_ends_of(p):
         write_cache(
             rows,
-            features.build(name, **p.settings("front_ends", name)),
+            build_front_end(p, name),
             folder,
             shard_utterances=p.features.shard_utterances,
             max_bad_fraction=p.features.max_bad_fraction,

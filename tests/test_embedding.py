@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from makermark import backbones
+from makermark import backbones, losses
 from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
 from makermark.corpora.rows import GIVEN, derive_seen
 from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import CheckpointError, FilesError
 from makermark.features.cache import FeatureCache, write_cache
+from makermark.training import weights_of
 from makermark.vectors import read_embeddings, write_embeddings
 from tests_support import FBANK, tone_corpus
 
@@ -33,7 +34,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    network = backbones.build("resnet34", dim=10, pooling="sap")
+    network = backbones.build("resnet34", dim=10, width=40, pooling="sap")
     for module in network.modules():  # as after training: statistics that are not 0 and 1
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -42,13 +43,26 @@ def backbone():
 
 
 @pytest.fixture
+def weights(backbone):
+    return weights_of(
+        {
+            "backbone": backbone,
+            "loss": losses.build("amsoftmax", num_systems=2, dim=10, margin=0.2, scale=30.0),
+        }
+    )
+
+
+@pytest.fixture
 def description():
     return Description(
         backbone="resnet34",
         backbone_settings={"pooling": "sap"},
         dim=10,
+        loss="amsoftmax",
+        loss_settings={"margin": 0.2, "scale": 30.0},
         systems=["a", "b"],
         front_end="fbank",
+        width=40,
         front_end_parameters=dict(FBANK),
         feature_fingerprint="f",
         params={"loss": "ge2e"},
@@ -91,13 +105,13 @@ def test_standardised_train_vectors_have_mean_0_and_deviation_1_and_constants_st
     np.testing.assert_allclose(scaled.std(0), [1, 1, 0, 1], atol=1e-5)
 
 
-def test_a_checkpoint_reloads_to_the_same_bits(tmp_path, backbone, description):
-    digest = save_checkpoint(tmp_path / "best", backbone, description)
-    again, told, found = load_checkpoint(tmp_path / "best")
-    assert (told, found) == (description, digest)
-    assert all(
-        torch.equal(tensor, again.state_dict()[name]) for name, tensor in backbone.state_dict().items()
-    )
+def test_a_checkpoint_reloads_to_the_same_bits(tmp_path, weights, description):
+    digest = save_checkpoint(tmp_path / "best", weights, description)
+    again = load_checkpoint(tmp_path / "best")
+    assert (again.description, again.digest) == (description, digest)
+    found = weights_of({"backbone": again.backbone, "loss": again.loss})
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(
@@ -108,15 +122,15 @@ def test_a_checkpoint_reloads_to_the_same_bits(tmp_path, backbone, description):
         (lambda stem: stem.with_suffix(".safetensors").unlink(), "run the train stage"),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, backbone, description, damage, said):
-    save_checkpoint(tmp_path / "best", backbone, description)
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, weights, description, damage, said):
+    save_checkpoint(tmp_path / "best", weights, description)
     damage(tmp_path / "best")
     with pytest.raises(CheckpointError, match=said):
         load_checkpoint(tmp_path / "best")
 
 
-def test_weights_of_another_shape_are_refused(tmp_path, backbone, description):
-    save_checkpoint(tmp_path / "best", backbone, dataclasses.replace(description, dim=11))
+def test_weights_of_another_shape_are_refused(tmp_path, weights, description):
+    save_checkpoint(tmp_path / "best", weights, dataclasses.replace(description, dim=11))
     with pytest.raises(CheckpointError, match="does not fit backbone resnet34"):
         load_checkpoint(tmp_path / "best")
 

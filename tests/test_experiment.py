@@ -37,7 +37,6 @@ def test_every_registered_loss_has_settings_that_fit():
         ({"losses": {"ge2e": {"scale": 10.0, "bais": -5.0}}}, r"unknown settings \['bais'\]"),
         ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0}}}, "scale is -1.0"),
         ({"backbones": {"resnet34": {"pooling": "max"}}}, "max"),
-        ({"features": dataclasses.replace(PARAMS.features, front_ends=["waveform"])}, "add it there"),
         ({"features": dataclasses.replace(PARAMS.features, front_ends=["mfcc"])}, "'mfcc'"),
     ],
 )

@@ -1,19 +1,22 @@
-"""A trained backbone as two files: `NAME.safetensors` (weights) and `NAME.json` (all that made them)."""
+"""A trained model as two files: `NAME.safetensors` (weights) and `NAME.json` (all that made them)."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor
 
-from makermark import backbones
+from makermark import backbones, losses
+from makermark.backbones import Backbone
 from makermark.errors import CheckpointError, MakermarkError
 from makermark.files import read_json, replacing, write_json
+from makermark.losses import Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +26,11 @@ class Description:
     backbone: str
     backbone_settings: dict[str, Any]
     dim: int
+    loss: str
+    loss_settings: dict[str, Any]
     systems: list[str]  # the training classes; their order is the classifier's
     front_end: str
+    width: int  # of the features, numbers per frame
     front_end_parameters: dict[str, Any]
     feature_fingerprint: str
     params: dict[str, Any]  # the whole params.yaml
@@ -34,20 +40,28 @@ class Description:
     versions: dict[str, str]
 
 
-def save_checkpoint(stem: Path, backbone: nn.Module, description: Description) -> str:
-    """Write both files; returns the SHA-256 of the weights file, which names the model everywhere."""
-    weights = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    )
-    digest = hashlib.sha256(weights).hexdigest()
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load_checkpoint` found: the parts in evaluation mode, and what names the model everywhere."""
+
+    backbone: Backbone
+    loss: Loss  # with the classifier over `description.systems`, if it is one that classifies
+    description: Description
+    digest: str  # SHA-256 of the weights file
+
+
+def save_checkpoint(stem: Path, weights: Mapping[str, Tensor], description: Description) -> str:
+    """Write both files from weights named `backbone/NAME` and `loss/NAME`; returns the digest."""
+    content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()})
+    digest = hashlib.sha256(content).hexdigest()
     with replacing(stem.with_suffix(".safetensors")) as draft:
-        draft.write_bytes(weights)
+        draft.write_bytes(content)
     write_json(stem.with_suffix(".json"), {"weights_sha256": digest, **asdict(description)})
     return digest
 
 
-def load_checkpoint(stem: Path) -> tuple[nn.Module, Description, str]:
-    """The backbone in evaluation mode, its description, and the SHA-256 of its weights.
+def load_checkpoint(stem: Path) -> Checkpoint:
+    """The model that `save_checkpoint` wrote.
 
     `stem` is the path without suffix. Nothing is unpickled. Raises CheckpointError if the two files
     are damaged or do not belong together, FilesError if one is missing.
@@ -67,14 +81,33 @@ def load_checkpoint(stem: Path) -> tuple[nn.Module, Description, str]:
             "restore both or train again"
         )
     try:
-        backbone = backbones.build(description.backbone, dim=description.dim, **description.backbone_settings)
-        backbone.load_state_dict(safetensors.torch.load_file(path))
+        backbone, loss = build_parts(description)
+        weights = safetensors.torch.load_file(path)
+        for part, module in {"backbone": backbone, "loss": loss}.items():
+            prefix = f"{part}/"
+            module.load_state_dict(
+                {n.removeprefix(prefix): tensor for n, tensor in weights.items() if n.startswith(prefix)}
+            )
     except (SafetensorError, RuntimeError, MakermarkError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: does not fit backbone {description.backbone} ({reason}); train again"
         ) from error
-    return backbone.eval(), description, digest
+    return Checkpoint(backbone.eval(), loss.eval(), description, digest)
+
+
+def build_parts(description: Description) -> tuple[Backbone, Loss]:
+    """Backbone and loss as described, with initial weights (torch's generator decides them)."""
+    backbone = backbones.build(
+        description.backbone, dim=description.dim, width=description.width, **description.backbone_settings
+    )
+    loss = losses.build(
+        description.loss,
+        num_systems=len(description.systems),
+        dim=description.dim,
+        **description.loss_settings,
+    )
+    return backbone, loss
 
 
 def file_sha256(path: Path) -> str:

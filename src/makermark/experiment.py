@@ -18,19 +18,20 @@ import torch
 from torch import nn
 
 import makermark
-from makermark import backbones, features, losses, sampling, tracking
-from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
+from makermark import backbones, losses, sampling, tracking
+from makermark.backbones import Backbone
+from makermark.checkpoint import Description, build_parts, load_checkpoint, save_checkpoint
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import ManifestError, ParamsError
-from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache
 from makermark.files import replacing_folder, write_json
+from makermark.inputs import BASELINE, build_front_end, front_end_of, front_ends_of
 from makermark.params import Params
 from makermark.registry import check_settings
 from makermark.scoring import score_set
-from makermark.training import Epoch, ResumeFile, train
+from makermark.training import Epoch, ResumeFile, train, weights_of
 from makermark.vectors import write_embeddings
 
 log = logging.getLogger(__name__)
@@ -55,22 +56,18 @@ def check(params: Params) -> None:
     )
     if needs_groups:
         sampling.check_groups(params.sampler, loss=params.loss, **sampler)
-    with torch.device("meta"):
-        backbone = build_backbone(params)
-    for name in params.features.front_ends:
+    for name in front_ends_of(params):
         build_front_end(params, name)
-    if backbone.front_end not in params.features.front_ends:
-        raise ParamsError(
-            f"backbone {params.backbone!r} reads {backbone.front_end!r} features, but features.front_ends is "
-            f"{params.features.front_ends}; add it there"
-        )
+    with torch.device("meta"):
+        build_backbone(params, width=build_front_end(params, front_end_of(params)).width)
     choose_device(params.train.device)
 
 
-def build_backbone(params: Params) -> nn.Module:
-    """The backbone that `params` name, with the initial weights that `params.seed` gives."""
+def build_backbone(params: Params, *, width: int) -> Backbone:
+    """The backbone that `params` name, for features of `width`, with the initial weights of `params.seed`."""
     torch.manual_seed(params.seed)
-    return backbones.build(params.backbone, dim=params.dim, **params.settings("backbones", params.backbone))
+    settings = params.settings("backbones", params.backbone)
+    return backbones.build(params.backbone, dim=params.dim, width=width, encoder=None, **settings)
 
 
 def train_experiment(params: Params, manifest: Manifest, features_folder: Path, *, models: Path) -> None:
@@ -81,8 +78,8 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
     check(params)
     device = choose_device(params.train.device)
     precision = choose_precision(params.train.precision, device)
-    backbone = build_backbone(params)
-    front_end = build_front_end(params, str(backbone.front_end))
+    front_end = build_front_end(params, front_end_of(params))
+    backbone = build_backbone(params, width=front_end.width)
     cache = FeatureCache.open(features_folder / front_end.name, front_end.parameters())
     cache.verify()
     learn, dev = usable(manifest, cache, "train"), usable(manifest, cache, "dev")
@@ -137,8 +134,11 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             backbone=params.backbone,
             backbone_settings=dict(params.settings("backbones", params.backbone)),
             dim=params.dim,
+            loss=params.loss,
+            loss_settings=dict(params.settings("losses", params.loss)),
             systems=systems.tolist(),
             front_end=front_end.name,
+            width=front_end.width,
             front_end_parameters=dict(front_end.parameters()),
             feature_fingerprint=cache.fingerprint,
             params=dataclasses.asdict(params),
@@ -147,10 +147,9 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             git_commit=provenance["git.commit"],
             versions=versions(),
         )
-        save_checkpoint(models / "last", backbone, last)
-        backbone.load_state_dict(trained.best.weights)
+        save_checkpoint(models / "last", weights_of({"backbone": backbone, "loss": loss}), last)
         best = dataclasses.replace(last, epoch=trained.best.epoch, dev_eer_percent=trained.best.eer_percent)
-        digest = save_checkpoint(models / "best", backbone, best)
+        digest = save_checkpoint(models / "best", trained.best.weights, best)
         write_json(models / "history.json", list(trained.history))
         tracker.metrics({"best.dev_eer_percent": best.dev_eer_percent, "best.epoch": best.epoch})
         tracker.tags({tracking.MODEL_TAG: digest})
@@ -170,33 +169,33 @@ def embed_experiment(
     """
     device = choose_device(params.embed.device)
     precision = choose_precision(params.embed.precision, device)
-    backbone, description, digest = load_checkpoint(model)
+    checkpoint = load_checkpoint(model)
+    description = checkpoint.description
     cache = FeatureCache.open(features_folder / description.front_end, description.front_end_parameters)
     cache.verify()
     manifest_rows = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
     rows = cache.rows_of(manifest_rows["utterance_id"])
     torch.manual_seed(description.params["seed"])
-    untrained = backbones.build(description.backbone, dim=description.dim, **description.backbone_settings)
+    untrained, _ = build_parts(description)
     front_end = build_front_end(params, description.front_end)
     frames = round(params.embed.batch_seconds * front_end.frames_per_second)
-    networks = {"model": backbone, "untrained": untrained}
+    networks = {"model": checkpoint.backbone, "untrained": untrained}
     vectors = {
         name: embed(network, cache, rows, batch_frames=frames, device=device, precision=precision)
         for name, network in networks.items()
     }
-    spectra = FeatureCache.open(features_folder / "fbank", build_front_end(params, "fbank").parameters())
+    spectra = FeatureCache.open(features_folder / BASELINE, build_front_end(params, BASELINE).parameters())
     statistics = log_mel_statistics(spectra, spectra.rows_of(manifest_rows["utterance_id"]))
     in_train = (manifest_rows["split"] == "train").to_numpy()
     vectors["logmel_stats"] = standardise(statistics, reference=statistics[in_train])
-    told = {"corpus": manifest.corpus, "model_sha256": digest, "feature_fingerprint": cache.fingerprint}
+    told = {
+        "corpus": manifest.corpus,
+        "model_sha256": checkpoint.digest,
+        "feature_fingerprint": cache.fingerprint,
+    }
     with replacing_folder(folder) as draft:
         for name, found in vectors.items():
             write_embeddings(draft / f"{name}.arrow", manifest_rows, found, metadata=told | {"vectors": name})
-
-
-def build_front_end(params: Params, name: str) -> FrontEnd:
-    """The front end called `name` with the settings that params.yaml gives it."""
-    return features.build(name, **params.settings("front_ends", name))
 
 
 def usable(manifest: Manifest, cache: FeatureCache, split: str) -> pd.DataFrame:

@@ -24,7 +24,8 @@ every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 def backbone_of(name: str, *, seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
-    return backbones.build(name, dim=DIM, **SETTINGS[name])
+    width = WIDTHS[BACKBONES[name].reads(**SETTINGS[name])]
+    return backbones.build(name, dim=DIM, width=width, **SETTINGS[name])
 
 
 def speech_like(net: Backbone, utterances: int, *, frames: int | None = None, seed: int = 0) -> Tensor:
@@ -198,11 +199,11 @@ def test_the_input_is_left_as_it_was(name: str) -> None:
 @every_backbone
 def test_dim_zero_and_unknown_settings_are_refused(name: str) -> None:
     with pytest.raises(ParamsError, match=f"backbone {name}: dim is 0"):
-        backbones.build(name, dim=0, **SETTINGS[name])
+        backbones.build(name, dim=0, width=40, **SETTINGS[name])
     with pytest.raises(ParamsError, match=rf"backbone {name}: unknown settings \['depht'\]; it takes"):
-        backbones.build(name, dim=4, **SETTINGS[name], depht=3)
+        backbones.build(name, dim=4, width=40, **SETTINGS[name], depht=3)
 
 
 def test_an_unknown_backbone_is_refused_with_the_choices() -> None:
     with pytest.raises(ParamsError, match=r"unknown backbone 'resnet'; it is one of .*'resnet34'"):
-        backbones.build("resnet", dim=4)
+        backbones.build("resnet", dim=4, width=40)

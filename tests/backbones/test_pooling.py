@@ -64,7 +64,7 @@ def test_equal_frames_and_a_single_frame_give_finite_gradients(name: str) -> Non
 
 @every_pooling
 def test_the_frame_level_backbone_takes_it(name: str) -> None:
-    net = backbones.build("resnet34", dim=6, pooling=name).eval()
+    net = backbones.build("resnet34", dim=6, width=40, pooling=name).eval()
     features = torch.randn(2, 40, 40)
     with torch.no_grad():
         padded = net(features, torch.tensor([40, 23]))

@@ -36,11 +36,11 @@ def test_parameter_count(dim: int, expected: int) -> None:
     attention = 128 * 128 + 128 + 128
     counted = stem + stages + attention + 128 * dim + dim
     assert counted == expected
-    assert parameters(backbones.build("resnet34", dim=dim, pooling="sap")) == expected
+    assert parameters(backbones.build("resnet34", dim=dim, width=40, pooling="sap")) == expected
 
 
 def test_four_frames_become_one_and_forty_bands_five() -> None:
-    net = backbones.build("resnet34", dim=4, pooling="mean")
+    net = backbones.build("resnet34", dim=4, width=40, pooling="mean")
     shapes = []
     net.blocks[-1].register_forward_hook(lambda module, given, result: shapes.append(result[0].shape))
     net(torch.randn(2, 200, 40))
@@ -50,7 +50,7 @@ def test_four_frames_become_one_and_forty_bands_five() -> None:
 
 def test_level_and_spread_of_a_band_do_not_matter() -> None:
     """Instance normalisation: a recording louder by some dB gives the same vector."""
-    net = backbones.build("resnet34", dim=8, pooling="sap").eval()
+    net = backbones.build("resnet34", dim=8, width=40, pooling="sap").eval()
     features = torch.randn(3, 80, 40)
     changed = 3 * features + torch.randn(3, 1, 40)
     with torch.no_grad():
@@ -71,18 +71,18 @@ def test_normalisation_equals_torchs_instance_norm() -> None:
 
 def test_float16_features_are_normalised_in_float32() -> None:
     """The cache stores float16; its sums over time must not be rounded there."""
-    net = backbones.build("resnet34", dim=8, pooling="sap").eval()
+    net = backbones.build("resnet34", dim=8, width=40, pooling="sap").eval()
     features = (torch.randn(2, 3000, 40) - 12).half()
     with torch.no_grad():
         assert torch.equal(net(features), net(features.float()))
 
 
 def test_lengths_are_refused_in_training_mode() -> None:
-    net = backbones.build("resnet34", dim=4, pooling="sap").train()
+    net = backbones.build("resnet34", dim=4, width=40, pooling="sap").train()
     with pytest.raises(ValueError, match="batch statistics would count padding"):
         net(torch.randn(2, 30, 40), torch.tensor([30, 20]))
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices() -> None:
     with pytest.raises(ParamsError, match=r"unknown pooling 'max'; it is one of \['sap', 'asp', 'mean'\]"):
-        backbones.build("resnet34", dim=4, pooling="max")
+        backbones.build("resnet34", dim=4, width=40, pooling="max")

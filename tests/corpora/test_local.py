@@ -61,10 +61,9 @@ def speak(tmp_path):
     def run(*texts, engine="odd", timeout_s=20.0):
         failed = {}
         crew.speak(
-            [Job(engine, [request(tmp_path, text) for text in texts], 1.0)],
+            [Job(engine, [request(tmp_path, text) for text in texts], 1.0, {})],
             workers=1,
             timeout_s=timeout_s,
-            environment={},
             heard=lambda files, failures: failed.update({f.path.split("/")[-1]: f.reason for f in failures}),
             command=[sys.executable, str(script)],
         )

@@ -11,7 +11,7 @@ from makermark.corpora.local.vocoders import VOCODERS
 from makermark.corpora.rows import STRATA, stratum
 from makermark.errors import CorpusError
 
-UTTERANCES = {"train": 55, "dev": 30, "test": 30}
+UTTERANCES = {"train": 50, "dev": 30, "test": 30}
 LANGUAGES = [*read_protocol().seen_languages, *read_protocol().unseen_languages]
 
 

@@ -54,7 +54,7 @@ class ResNet34(Backbone):
         evaluation mode only, since batch statistics would count the padding: in training mode lengths are
         refused. Raises ValueError for that, and for an utterance shorter than `min_frames`.
         """
-        self._refuse(features, lengths)
+        self.refuse_lengths(features, lengths, name="resnet34")
         with torch.autocast(features.device.type, enabled=False):
             bands = normalise_over_time(features.float(), lengths)
         images = bands.transpose(1, 2).contiguous().unsqueeze(3).permute(0, 3, 1, 2)  # (B, 1, F, T)
@@ -65,17 +65,6 @@ class ResNet34(Backbone):
         with torch.autocast(features.device.type, enabled=False):
             embeddings: Tensor = self.embedding(self.pooling(frames.float(), lengths))
         return embeddings
-
-    def _refuse(self, features: Tensor, lengths: Tensor | None) -> None:
-        shortest = longest = features.shape[1]
-        if lengths is not None:
-            if self.training:
-                raise ValueError("lengths in training mode: batch statistics would count padding; crop alike")
-            shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest < self.min_frames:
-            raise ValueError(f"an utterance of {shortest} frames; resnet34 takes {self.min_frames} or more")
-        if longest > features.shape[1]:
-            raise ValueError(f"a length of {longest} frames, but features hold only {features.shape[1]}")
 
 
 class SEBasicBlock(nn.Module):

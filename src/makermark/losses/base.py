@@ -23,6 +23,10 @@ class Loss(nn.Module):
 
     needs_groups: ClassVar[bool]  # whether every system of a batch must bring at least 2 utterances
 
+    def logits(self, embeddings: Tensor) -> Tensor | None:
+        """(B, C): what its classifier says of the training systems, without margins; None if it has none."""
+        return None
+
 
 class Groups(NamedTuple):
     """The systems that stand in a batch."""

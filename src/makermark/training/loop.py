@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from makermark.backbones.base import Backbone, Learners
 from makermark.device import autocast
 from makermark.errors import TrainingError
 from makermark.features.cache import FeatureCache
+from makermark.losses.base import Loss
 from makermark.training.resume import ResumeFile, State, Weights
 from makermark.training.schedule import learning_rate
 
@@ -36,7 +38,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Best:
-    """The weights with the lowest dev EER, and when that was."""
+    """The weights with the lowest dev EER, as `backbone/NAME` and `loss/NAME`, and when that was."""
 
     epoch: int
     eer_percent: float
@@ -52,8 +54,8 @@ class Trained:
 
 
 def train(
-    backbone: nn.Module,
-    loss: nn.Module,
+    backbone: Backbone,
+    loss: Loss,
     sampler: Batches,
     *,
     cache: FeatureCache,
@@ -85,8 +87,9 @@ def train(
     backbone.to(device)
     loss.to(device)
     modules = {"backbone": backbone, "loss": loss}
-    learners = [*backbone.parameters(), *loss.parameters()]
-    optimizer = torch.optim.AdamW(learners, lr=peak_learning_rate, weight_decay=weight_decay, fused=True)
+    learners = [*backbone.learners(peak_learning_rate), Learners([*loss.parameters()], peak_learning_rate)]
+    groups = [{"params": g.parameters, "peak": g.peak_learning_rate} for g in learners if g.parameters]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     state = resume.restore(modules, optimizer) or State(0, [], 0, math.inf, {})
     for epoch in state.history:
         report(epoch)
@@ -95,15 +98,12 @@ def train(
         epoch = train_epoch(
             backbone, loss, sampler, optimizer, number=number, epochs=epochs, cache=cache, rows=rows,
             labels=labels, crop_frames=crop_frames, warmup_epochs=warmup_epochs,
-            peak_learning_rate=peak_learning_rate, seed=seed, device=device, precision=precision,
+            seed=seed, device=device, precision=precision,
         )  # fmt: skip
         if (number + 1) % evaluate_every_epochs == 0 or number + 1 == epochs:
             epoch["dev_eer_percent"] = evaluate(backbone.eval())
             if epoch["dev_eer_percent"] < best.eer_percent:
-                weights = {
-                    name: tensor.detach().cpu().clone() for name, tensor in backbone.state_dict().items()
-                }
-                best = Best(number + 1, epoch["dev_eer_percent"], weights)
+                best = Best(number + 1, epoch["dev_eer_percent"], weights_of(modules))
         history.append(epoch)
         resume.save(
             State(number + 1, history, best.epoch, best.eer_percent, best.weights), modules, optimizer
@@ -113,8 +113,8 @@ def train(
 
 
 def train_epoch(
-    backbone: nn.Module,
-    loss: nn.Module,
+    backbone: Backbone,
+    loss: Loss,
     sampler: Batches,
     optimizer: torch.optim.Optimizer,
     *,
@@ -125,7 +125,6 @@ def train_epoch(
     labels: Rows,
     crop_frames: int,
     warmup_epochs: float,
-    peak_learning_rate: float,
     seed: int,
     device: torch.device,
     precision: torch.dtype,
@@ -134,21 +133,20 @@ def train_epoch(
     rng = np.random.default_rng([seed, number, 2])  # 2: apart from the sampler's streams
     torch.manual_seed(int(rng.integers(2**63)))  # for backbones that draw (dropout)
     backbone.train()
-    losses, utterances, waiting, rate = [], 0, 0.0, 0.0
+    losses, utterances, waiting = [], 0, 0.0
     start = time.perf_counter()
     for step, batch in enumerate(sampler.batches(number), start=number * len(sampler)):
         before = time.perf_counter()
         crops = torch.from_numpy(cache.crops(rows[batch], frames=crop_frames, rng=rng))
         targets = torch.from_numpy(labels[batch])
         waiting += time.perf_counter() - before
-        rate = learning_rate(
-            step,
-            peak=peak_learning_rate,
-            warmup_steps=warmup_epochs * len(sampler),
-            total_steps=epochs * len(sampler),
-        )
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(
+                step,
+                peak=group["peak"],
+                warmup_steps=warmup_epochs * len(sampler),
+                total_steps=epochs * len(sampler),
+            )
         with autocast(device, precision):
             value = loss(backbone(crops.to(device)), targets.to(device))
         optimizer.zero_grad(set_to_none=True)
@@ -159,15 +157,24 @@ def train_epoch(
     mean = float(torch.stack(losses).double().mean())
     if not math.isfinite(mean):
         raise TrainingError(
-            f"epoch {number + 1}: the loss is {mean}; lower train.learning_rate (its peak is {peak_learning_rate}) "
-            "or set train.precision: float32, and run again"
+            f"epoch {number + 1}: the loss is {mean}; lower train.learning_rate or set train.precision: float32, "
+            "and run again"
         )
     seconds = time.perf_counter() - start
     return {
         "epoch": number + 1,
         "loss": mean,
-        "learning_rate": rate,
+        "learning_rate": optimizer.param_groups[-1]["lr"],
         "train_seconds": seconds,
         "data_wait_percent": 100 * waiting / seconds,
         "utterances_per_s": utterances / seconds,
+    }
+
+
+def weights_of(modules: Mapping[str, nn.Module]) -> Weights:
+    """Copies of all their weights, as `PART/NAME`."""
+    return {
+        f"{part}/{name}": tensor.detach().cpu().clone()
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
     }

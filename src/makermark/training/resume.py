@@ -29,7 +29,7 @@ class State:
     history: list[dict[str, float]]
     best_epoch: int
     best_eer_percent: float
-    best: Weights  # the backbone's weights at the best dev EER; empty before the first evaluation
+    best: Weights  # at the best dev EER, as PART/NAME; empty before the first evaluation
 
 
 class ResumeFile:

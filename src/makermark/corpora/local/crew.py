@@ -38,6 +38,7 @@ class Job:
     engine: str
     requests: Sequence[Mapping[str, Any]]  # see worker.py
     cost_s: float
+    environment: Mapping[str, str]  # variables of its worker process
 
 
 class WorkerLostError(Exception):
@@ -106,7 +107,6 @@ def speak(
     *,
     workers: int,
     timeout_s: float,
-    environment: Mapping[str, str],
     heard: Callable[[int, list[Failure]], None],
     command: Sequence[str] = WORKER,
 ) -> None:
@@ -117,7 +117,7 @@ def speak(
     stop, turn = threading.Event(), threading.Lock()
 
     def run(job: Job) -> None:
-        for files, failures in _answers(job, stop, timeout_s, environment, command):
+        for files, failures in _answers(job, stop, timeout_s, command):
             with turn:
                 if not stop.is_set():
                     heard(files, failures)
@@ -133,7 +133,7 @@ def speak(
 
 
 def _answers(
-    job: Job, stop: threading.Event, timeout_s: float, environment: Mapping[str, str], command: Sequence[str]
+    job: Job, stop: threading.Event, timeout_s: float, command: Sequence[str]
 ) -> Iterator[tuple[int, list[Failure]]]:
     worker: Worker | None = None
     vain = 0
@@ -147,7 +147,7 @@ def _answers(
                     vain += 1
                     if vain > STARTS_IN_VAIN:
                         raise WorkerLostError("the engine does not start")
-                    worker = Worker(job.engine, command=command, environment=environment)
+                    worker = Worker(job.engine, command=command, environment=job.environment)
                     vain = 0
                 answer = worker.ask(request, timeout_s=timeout_s)
                 if "fatal" in answer:

@@ -13,7 +13,7 @@ import pandas as pd
 import soundfile as sf
 from numpy.typing import NDArray
 
-from makermark.corpora.local.finishing import RATE_HZ, active_rms
+from makermark.corpora.finishing import RATE_HZ, active_rms
 from makermark.corpora.rows import Manifest, read_manifest, strata
 
 FFT = 512

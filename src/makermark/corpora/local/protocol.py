@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from makermark.corpora.local import finishing
+from makermark.corpora import finishing
 from makermark.corpora.local.engines import ENGINES
 from makermark.corpora.local.vocoders import VOCODERS
 from makermark.errors import CorpusError

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import soundfile as sf
 
-from makermark.corpora.local import finishing
+from makermark.corpora import finishing
 from makermark.corpora.local.engines import ENGINES, Engine
 from makermark.corpora.local.vocoders import VOCODERS, Vocoder
 from makermark.errors import FilesError

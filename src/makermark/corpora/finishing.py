@@ -1,7 +1,7 @@
 """What every utterance goes through, whoever spoke it, so that level, length and margins tell nothing.
 
 To 16 kHz mono, offset removed, silence at both ends cut to a margin drawn at random, cut to 8 s at most, and
-set to a level drawn at random. What is left of an engine is its speech: its bandwidth, pace and pauses too.
+set to a level drawn at random. What is left of a speaker is the speech: its bandwidth, pace and pauses too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PEAK = 0.99
 
 
 class UnusableError(Exception):
-    """What the engine said is no utterance: the message says why."""
+    """What was said is no utterance: the message says why."""
 
 
 def finish(waveform: NDArray[np.float32], rate_hz: int, *, rng: np.random.Generator) -> NDArray[np.int16]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from makermark.corpora.local.finishing import (
+from makermark.corpora.finishing import (
     LEVEL_DBFS,
     LEVEL_SPREAD_DB,
     MARGIN_S,
