@@ -10,8 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 import yaml
+from torchaudio.transforms import MelSpectrogram
+
+from makermark.checkpoint import load_checkpoint
+from makermark.corpora.rows import read_manifest
+from makermark.scoring import score_set
 
 pytest.importorskip("dvc", reason="the pipeline extra is not installed")
 pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
@@ -132,6 +140,32 @@ def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
     assert not (project / "models/resume.safetensors").exists()
     assert list((project / "data/features/waveform").glob("*.arrow"))
     assert not list(project.rglob("*.draft*"))
+
+
+def test_float16_features_leave_the_eer_alone(project):
+    """The model on log-mels in float32, made here from the audio by torchaudio, and rounded as the cache does."""
+    manifest = read_manifest(project / "data/corpus/manifest.parquet")
+    rows = manifest.rows[manifest.rows["split"] == "test"]
+    network = load_checkpoint(project / "models/best").backbone
+    mels = MelSpectrogram(
+        16000, 512, win_length=400, hop_length=160, window_fn=torch.hamming_window, n_mels=40
+    )
+    exact, rounded = [], []
+    with torch.inference_mode():
+        for path in rows["path"]:
+            waveform, _ = soundfile.read(manifest.file(path), dtype="float32")
+            features = (mels(torch.from_numpy(waveform)) + 1e-6).log().T[None]
+            exact.append(network(features)[0].numpy())
+            rounded.append(network(features.half().float())[0].numpy())
+    systems = rows["system"].to_numpy(dtype=str)
+    in_float32, in_float16 = (
+        score_set(np.stack(vectors), systems, bootstrap_samples=0, seed=0).eer_micro_percent
+        for vectors in (exact, rounded)
+    )
+    assert not np.array_equal(exact, rounded)
+    assert in_float16 == pytest.approx(in_float32, abs=0.1)
+    told = json.loads((project / "metrics/score.json").read_text())["test"]["eer_micro_percent"]
+    assert told == pytest.approx(in_float32, abs=0.2)
 
 
 def test_its_run_is_in_mlflow_with_model_scores_and_commit(project):
