@@ -1,0 +1,60 @@
+"""A grid: what its file says, and what git and DVC keep of experiments under their names."""
+
+import json
+import subprocess
+
+import pytest
+
+from makermark import grid, kept
+from makermark.errors import FilesError, ParamsError
+
+GRID = """
+seeds: [0, 1]
+common: {train.epochs: 3}
+arms:
+  ge2e: {loss: ge2e}
+  narrow: {loss: softmax, dim: 10, seeds: [5]}
+"""
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository with one commit that DVC would keep as the experiment `small-ge2e-s0`."""
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/score.json").write_text(json.dumps({"test": {"eer_micro_percent": 7.5}}))
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "result"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    reference = f"refs/exps/ab/{'c' * 38}/small-ge2e-s0"
+    for name in (reference, "refs/exps/celery/stash", "refs/exps/exec/EXEC_HEAD"):
+        subprocess.run(["git", "update-ref", name, "HEAD"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_every_arm_runs_once_per_seed_under_a_name_that_reads_well(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(GRID)
+    found = grid.read_grid(path)
+    assert [e.name for e in found] == ["small-ge2e-s0", "small-ge2e-s1", "small-narrow-s5"]
+    assert found[2].overrides == {"train.epochs": 3, "loss": "softmax", "dim": 10, "seed": 5}
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "seeds: [0]\narms: {}", GRID + "\nepochs: 3"])
+def test_a_grid_with_other_keys_is_refused(tmp_path, content):
+    path = tmp_path / "small.yaml"
+    path.write_text(content)
+    with pytest.raises(ParamsError, match="a grid has exactly the keys"):
+        grid.read_grid(path)
+
+
+def test_experiments_are_found_by_name_and_dvcs_own_references_are_not_experiments(repository):
+    there = kept.experiments(repository)
+    assert list(there) == ["small-ge2e-s0"]
+    told = kept.read_kept(there["small-ge2e-s0"], "metrics/score.json", repository)
+    assert told["test"]["eer_micro_percent"] == 7.5
+
+
+def test_what_an_experiment_did_not_leave_is_told_in_one_line(repository):
+    reference = kept.experiments(repository)["small-ge2e-s0"]
+    with pytest.raises(FilesError, match=r"git show .*metrics/none.json.*does not exist"):
+        kept.read_kept(reference, "metrics/none.json", repository)
