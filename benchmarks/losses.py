@@ -43,12 +43,12 @@ def main() -> None:
     settings = read_params(REPOSITORY / "params.yaml").losses
     systems = torch.arange(NUM_SYSTEMS).repeat_interleave(UTTERANCES)
     embeddings = torch.randn(len(systems), DIM, requires_grad=True)
-    print(f"{'loss':<14}{'ms':>8}{'naive ms':>10}{'times':>8}")
+    print(f"{'loss':<22}{'ms':>8}{'naive ms':>10}{'times':>8}")
     for name in LOSSES:
         loss = build(name, num_systems=NUM_SYSTEMS, dim=DIM, **settings[name])
         ours = median_ms(lambda loss=loss: loss(embeddings, systems), repeats=200)
         naive = median_ms(lambda loss=loss, name=name: NAIVE[name](loss, embeddings, systems), repeats=3)
-        print(f"{name:<14}{ours:>8.2f}{naive:>10.0f}{naive / ours:>8.0f}")
+        print(f"{name:<22}{ours:>8.2f}{naive:>10.0f}{naive / ours:>8.0f}")
 
 
 if __name__ == "__main__":

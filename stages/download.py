@@ -1,15 +1,22 @@
-"""Make or fetch the corpus: a folder with audio and manifest.parquet."""
+"""Make or fetch the corpus, and bona fide speech beside it: folders with audio and manifest.parquet."""
 
 from pathlib import Path
 
 from makermark import door
-from makermark.corpora import local
+from makermark.corpora import local, recordings
 from makermark.params import read_params
 
 
-def main(corpus: Path, params: Path = Path("params.yaml")) -> None:
-    """Write the corpus that PARAMS name into the folder CORPUS."""
+def main(corpus: Path, bonafide: Path, params: Path = Path("params.yaml")) -> None:
+    """Write the corpus that PARAMS name into the folder CORPUS, real human speech into BONAFIDE."""
     p = read_params(params)
+    recordings.make(
+        bonafide,
+        source=p.bonafide.source,
+        seed=p.bonafide.seed,
+        dev_fraction=p.bonafide.dev_fraction,
+        test_fraction=p.bonafide.test_fraction,
+    )
     local.make(
         corpus,
         seed=p.local.seed,

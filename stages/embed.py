@@ -1,4 +1,4 @@
-"""Embed every utterance: with the trained model, and with the two baselines it is measured against."""
+"""Embed every utterance: with the trained model, and as the baselines do that it is measured against."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from makermark.params import read_params
 def main(
     manifest: Path, features: Path, model: Path, folder: Path, params: Path = Path("params.yaml")
 ) -> None:
-    """Write model.arrow, untrained.arrow and logmel_stats.arrow into FOLDER; MODEL is a path without suffix."""
+    """Write model.arrow, and one file for each of embed.baselines, into FOLDER; MODEL is a path without suffix."""
     embed_experiment(read_params(params), read_manifest(manifest), features, model=model, folder=folder)
 
 

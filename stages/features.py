@@ -1,23 +1,33 @@
 """Compute the feature caches: audio and manifest -> Arrow shards."""
 
+import shutil
+from itertools import product
 from pathlib import Path
 
 from makermark import door
+from makermark.corpora.bonafide import is_there, read
 from makermark.corpora.rows import read_manifest
 from makermark.features.cache import write_cache
-from makermark.inputs import build_front_end, front_ends_of
+from makermark.inputs import BONAFIDE, build_front_end, front_ends_of
 from makermark.params import read_params
 
 
-def main(manifest: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
-    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER."""
+def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
+    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER.
+
+    Those of the speech in BONAFIDE, if there is some, into FOLDER/bonafide.
+    """
     p = read_params(params)
-    rows = read_manifest(manifest)
-    for name in front_ends_of(p):
+    corpora = {folder: read_manifest(manifest)}
+    if is_there(bonafide):
+        corpora[folder / BONAFIDE] = read(bonafide)
+    else:
+        shutil.rmtree(folder / BONAFIDE, ignore_errors=True)
+    for (place, rows), name in product(corpora.items(), front_ends_of(p)):
         write_cache(
             rows,
             build_front_end(p, name),
-            folder,
+            place,
             shard_utterances=p.features.shard_utterances,
             max_bad_fraction=p.features.max_bad_fraction,
             min_seconds=p.features.min_seconds,

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from makermark import door, tracking
+from makermark.distances import as_json, distances_between
 from makermark.files import read_json, write_json
 from makermark.params import read_params
 from makermark.probing import linear_probe, umap_map
-from makermark.reporting import plot_confusion, plot_map, plot_training, write_confusion
+from makermark.reporting import plot_confusion, plot_distances, plot_map, plot_training, write_confusion
 from makermark.vectors import Embeddings, read_embeddings
 
 
@@ -35,6 +36,10 @@ def main(
     write_confusion(plots / "confusion.csv", result.confusion, result.classes)
     draw_maps(plots, part, neighbours=p.umap_neighbours, min_dist=p.umap_min_dist, seed=p.seed)
     plot_training(plots / "training.png", read_json(history), title="Training")
+    distances = distances_between(model, split=p.split, halvings=p.frechet_halvings, seed=p.seed)
+    plot_distances(
+        plots / "frechet.png", distances.systems, title=f"Frechet distance between systems, {p.split}"
+    )
     write_json(
         metrics,
         {
@@ -47,6 +52,7 @@ def main(
             "train_utterances": result.train_utterances,
             "test_utterances": result.test_utterances,
             "left_out": result.left_out,
+            "frechet": as_json(distances.sets),
         },
     )
     with tracking.open_model_run(model.metadata["model_sha256"], start=Path.cwd()) as run:

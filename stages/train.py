@@ -8,9 +8,11 @@ from makermark.experiment import train_experiment
 from makermark.params import read_params
 
 
-def main(manifest: Path, features: Path, models: Path, params: Path = Path("params.yaml")) -> None:
+def main(
+    manifest: Path, bonafide: Path, features: Path, models: Path, params: Path = Path("params.yaml")
+) -> None:
     """Write best and last checkpoints and history.json into MODELS; log the run."""
-    train_experiment(read_params(params), read_manifest(manifest), features, models=models)
+    train_experiment(read_params(params), read_manifest(manifest), features, human=bonafide, models=models)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,18 @@ def test_embeddings_survive_the_disk_with_labels_strata_and_metadata(tmp_path):
     np.testing.assert_array_equal(test.vectors, vectors[1::2])
 
 
+def test_logits_lie_beside_the_vectors_where_the_model_has_a_classifier(tmp_path):
+    rows, rng = rows_of(6), np.random.default_rng(0)
+    vectors, logits = (rng.normal(size=(6, width)).astype(np.float32) for width in (3, 2))
+    write_embeddings(tmp_path / "e.arrow", rows, vectors, logits=logits, metadata={})
+    found = read_embeddings(tmp_path / "e.arrow")
+    np.testing.assert_array_equal(found.logits, logits)
+    np.testing.assert_array_equal(found.of_split("test").logits, logits[1::2])
+    assert "logits" not in found.labels
+    write_embeddings(tmp_path / "e.arrow", rows, vectors, metadata={})
+    assert read_embeddings(tmp_path / "e.arrow").of_split("test").logits is None
+
+
 def test_a_vector_too_few_is_a_programming_error(tmp_path):
     with pytest.raises(ValueError, match="6 rows but 5 vectors"):
         write_embeddings(tmp_path / "e.arrow", rows_of(6), np.zeros((5, 3), np.float32), metadata={})

@@ -11,6 +11,7 @@ import yaml
 
 from makermark.errors import ParamsError
 from makermark.experiment import check
+from makermark.losses import LOSSES
 from makermark.params import read_params
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,6 +25,17 @@ def changed(**values):
 def test_every_registered_loss_has_settings_that_fit():
     for name in PARAMS.losses:
         check(changed(loss=name))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if kind.needs_groups])
+def test_a_loss_that_compares_inside_a_batch_refuses_the_random_sampler(name):
+    with pytest.raises(ParamsError, match=f"loss '{name}' compares utterances of one system inside a batch"):
+        check(changed(loss=name, sampler="random"))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if not kind.needs_groups])
+def test_a_loss_that_learns_its_classes_takes_the_random_sampler(name):
+    check(changed(loss=name, sampler="random"))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def test_a_misspelt_key_is_named_with_the_keys_that_exist(content, tmp_path):
         ("features.front_ends", "fbank", "it takes a list"),
         ("features.max_bad_fraction", 1.5, "between 0 and 1"),
         ("score.p_target", 0, "between 0 and 1"),
-        ("losses.ge2e.scale", [1], "it takes a plain value"),
+        ("bonafide.test_fraction", 0, "bonafide.test_fraction is 0"),
+        ("bonafide.dev_fraction", 0.9, "leave no speaker to train on; their sum is below 1"),
+        ("losses.ge2e.scale", [1], "it takes a word or a whole number or a number or true or false"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_or_of_another_type_is_refused(content, tmp_path, key, value, said):
@@ -71,8 +73,8 @@ def test_a_value_out_of_range_or_of_another_type_is_refused(content, tmp_path, k
 
 def test_settings_that_are_missing_for_a_name_are_asked_for(content, tmp_path):
     params = read(content, tmp_path)
-    with pytest.raises(ParamsError, match=r"no settings for 'triplet' under `losses:`.*ge2e"):
-        params.settings("losses", "triplet")
+    with pytest.raises(ParamsError, match=r"no settings for 'arcface' under `losses:`.*ge2e"):
+        params.settings("losses", "arcface")
 
 
 def test_a_file_that_is_no_yaml_is_refused_with_its_line(tmp_path):

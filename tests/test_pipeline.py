@@ -44,7 +44,7 @@ SMALL = {
     "score": {"bootstrap_samples": 50},
     "probe": {"epochs": 5, "min_per_class": 5},
 }
-STAGES = ("check", "download", "features", "train", "embed", "score", "probe")
+STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse")
 
 
 def run(project, *command, check=True, **environment):
@@ -125,14 +125,17 @@ def test_it_leaves_metrics_with_stable_names(project):
             assert len(part[split]["strata"]) == 4
             pairs = part[split]["utterances"] * (part[split]["utterances"] - 1) // 2
             assert part[split]["target_trials"] + part[split]["nontarget_trials"] == pairs
+            assert part[split]["identification"]["centroid"]["utterances"] > 0
+            assert 0 <= part[split]["out_of_domain"]["knn"]["auroc_percent"] <= 100
     assert set(score["baselines"]) == {"logmel_stats", "untrained"}
+    assert json.loads((project / "metrics/fuse.json").read_text())["systems"] == []
     probe = json.loads((project / "metrics/probe.json").read_text())
     assert 0 <= probe["accuracy_percent"] <= 100
 
 
 def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
     pictures = sorted((project / "plots").rglob("*.png"))
-    assert len(pictures) == 8
+    assert len(pictures) == 11
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
     assert json.loads((project / "models/best.json").read_text())["weights_sha256"] == digest(
         project / "models/best.safetensors"
@@ -212,7 +215,7 @@ def test_a_loss_that_its_sampler_cannot_serve_is_refused_before_any_work(project
 
 def test_another_loss_reruns_training_and_what_follows_only(project):
     output = run(project, "dvc", "exp", "run", "-S", "loss=softmax", "-S", "sampler=random").stdout
-    assert stages_run(output) == ["check", "train", "embed", "score", "probe"]
+    assert stages_run(output) == ["check", "train", "embed", "score", "probe", "fuse"]
     assert "softmax" in run(project, "dvc", "exp", "show", "--csv").stdout
     assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
     assert "resnet34-softmax-random-50-s0" in [r.info.run_name for r in runs(project)]
@@ -236,14 +239,14 @@ def test_queued_and_temporary_experiments_land_in_the_same_store(project):
 def test_scoring_again_adds_to_the_run_of_the_model_it_scored(project):
     before = len(runs(project))
     output = run(project, "dvc", "exp", "run", "-S", "score.p_target=0.2").stdout
-    assert stages_run(output) == ["check", "score"]
+    assert stages_run(output) == ["check", "score", "fuse"]
     assert len(runs(project)) == before
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout")
 
 
 def test_a_training_that_is_killed_goes_on_and_ends_with_the_same_weights(project):
-    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/features"]
+    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/bonafide", "data/features"]
     environment = {"PYTHONPATH": "src", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = subprocess.Popen(
@@ -278,7 +281,8 @@ def test_a_damaged_shard_is_named_and_mended_by_the_features_stage(project):
     whole = shard.read_bytes()
     shard.unlink()
     shard.write_bytes(whole[: len(whole) // 2])
-    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/features", "other"]
+    command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/bonafide", "data/features"]
+    command.append("other")
     done = run(project, *command, check=False, PYTHONPATH="src")
     assert done.returncode == 1
     assert done.stdout.startswith("error: ")

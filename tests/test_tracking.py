@@ -366,6 +366,7 @@ def log_whole_run(repository: Path, experiment: str) -> str:
         model_sha256="abc",
         params={"loss": "ge2e"},
         history=HISTORY,
+        emphasis=[{"epoch": 1, "loss": 7.5}],
         metrics={"test": {"eer_micro_percent": 5.0, "eer_micro_ci95_percent": [4.0, 6.0]}},
         tags={"git.commit": "1234"},
         artefacts=[(repository / "params.yaml", ""), (repository / "params.yaml", "config")],
@@ -380,6 +381,7 @@ def test_a_run_recorded_twice_from_its_files_stands_there_once(store):
     assert found.data.params == {"loss": "ge2e"}
     assert found.data.metrics["test.eer_micro_ci95_percent.low"] == 4.0
     assert points(client, found, "loss") == [(1, 2.5), (2, 1.25)]
+    assert points(client, found, "emphasis.loss") == [(1, 7.5)]
     assert points(client, found, "test.eer_micro_percent") == [(0, 5.0)]
     assert (found.data.tags[MODEL_TAG], found.info.status) == ("abc", "FINISHED")
     assert len(list((store / "mlartifacts" / found.info.run_id).rglob("params.yaml"))) == 2

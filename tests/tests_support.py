@@ -43,3 +43,10 @@ def tone_corpus(folder: Path) -> tuple[Manifest, FrontEnd]:
         language="en", family="", acoustic_model="", vocoder="", voice="", text="", duration_s=1.0
     )
     return Manifest("test", folder / "audio", derive_seen(table)), features.build("fbank", **FBANK)
+
+
+def recorded_speech(seconds: float, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise that comes and goes like syllables, three a second: stands for a recording of a person."""
+    time = np.arange(int(seconds * rate_hz)) / rate_hz
+    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * (3 * time + rng.uniform()))
+    return 0.1 * syllables * rng.standard_normal(len(time))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from makermark import backbones, losses
+from makermark import backbones, encoders, losses
 from makermark.backbones import Backbone
 from makermark.errors import CheckpointError, MakermarkError
 from makermark.files import read_json, replacing, write_json
@@ -29,6 +29,7 @@ class Description:
     loss: str
     loss_settings: dict[str, Any]
     systems: list[str]  # the training classes; their order is the classifier's
+    encoder: dict[str, Any] | None = None  # encoders.Architecture of a backbone that has one inside
     front_end: str
     width: int  # of the features, numbers per frame
     front_end_parameters: dict[str, Any]
@@ -38,6 +39,9 @@ class Description:
     dev_eer_percent: float
     git_commit: str
     versions: dict[str, str]
+    emphasis: list[dict[str, float]] = field(
+        default_factory=list
+    )  # history of the first stage, if it had one
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ def load_checkpoint(stem: Path) -> Checkpoint:
 def build_parts(description: Description) -> tuple[Backbone, Loss]:
     """Backbone and loss as described, with initial weights (torch's generator decides them)."""
     backbone = backbones.build(
-        description.backbone, dim=description.dim, width=description.width, **description.backbone_settings
+        description.backbone,
+        dim=description.dim,
+        width=description.width,
+        encoder=encoders.build(encoders.Architecture(**description.encoder)) if description.encoder else None,
+        **description.backbone_settings,
     )
     loss = losses.build(
         description.loss,

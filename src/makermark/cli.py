@@ -24,14 +24,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+grids = typer.Typer(help="Grids of experiments through the DVC queue.", no_args_is_help=True)
+app.add_typer(grids, name="grid")
+converters = typer.Typer(help="Published weights in the form that makermark reads.", no_args_is_help=True)
+app.add_typer(converters, name="convert")
+
 STAGES = {
     "check": "Refuse params that no stage could carry out.",
     "download": "Make or fetch the corpus and its manifest.",
     "features": "Compute the feature caches (Arrow shards).",
     "train": "Train the backbone; best and last checkpoints.",
-    "embed": "One vector per utterance, by the model and by two baselines.",
+    "embed": "One vector per utterance, by the model and by its baselines.",
     "score": "EER over every pair, with intervals over systems, beside the baselines.",
     "probe": "What a linear classifier reads from the vectors; their map.",
+    "fuse": "Fuse the systems that fuse.systems names, and score parts and whole.",
 }
 VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "numba", "scikit-learn", "dvc", "mlflow")
 
@@ -65,11 +71,13 @@ def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")
     """Print the result table and where to look next."""
     from rich.console import Console
 
-    from makermark.reporting import results_table
+    from makermark.reporting import open_set_lines, results_table
 
     probe = read_json(metrics / "probe.json")
     console = Console()
-    console.print(results_table(read_json(metrics / "score.json")))
+    score = read_json(metrics / "score.json")
+    console.print(results_table(score))
+    console.print("\n".join(open_set_lines(score)), highlight=False)
     console.print(
         f"Linear probe over {probe['systems']} systems of {probe['split']}: {probe['accuracy_percent']:.1f} % "
         f"(chance {probe['chance_percent']:.1f} %)\n"
@@ -105,12 +113,74 @@ def log_run() -> None:
         model_sha256=file_sha256(Path("models/best.safetensors")),
         params=told["params"],
         history=read_json(Path("models/history.json")),
+        emphasis=told["emphasis"],
         metrics=metrics,
         tags=tracking.provenance(here) | {"git.commit": told["git_commit"]},
         artefacts=[(Path(p), folder) for folder, paths in kept.items() for p in paths if Path(p).exists()],
         start=here,
     )
     print(f"recorded as run {run_id} ({params.experiment}) in {tracking.tracking_uri(here)}")
+
+
+@grids.command("queue")
+def queue_grid(
+    grid: Annotated[Path, typer.Argument(help="Its YAML file, such as grids/local.yaml.")],
+) -> None:
+    """Put the grid's experiments that have not run into DVC's queue; `dvc exp run --run-all` runs them."""
+    from makermark.grid import queue, read_grid
+
+    names = queue(read_grid(grid), Path.cwd())
+    print("\n".join([*names, f"{len(names)} queued; dvc exp run --run-all runs them"]))
+
+
+@grids.command("table")
+def table_of_grid(
+    grid: Annotated[Path, typer.Argument(help="Its YAML file, such as grids/local.yaml.")],
+    table: Annotated[Path, typer.Argument(help="Markdown file to write, such as docs/grid.md.")],
+    picture: Annotated[Path, typer.Argument(help="PNG file to write, such as docs/images/grid.png.")],
+) -> None:
+    """Write the table and the picture of what has run of a grid."""
+    from makermark.files import replacing
+    from makermark.grid import collect, read_grid
+    from makermark.reporting.grid import Result, grid_markdown, plot_grid
+
+    experiments = read_grid(grid)
+    outcomes = collect(experiments, Path.cwd())
+    if not outcomes:
+        raise FilesError(
+            f"{grid}: none of its {len(experiments)} experiments has run; queue and run them first"
+        )
+    results = [Result(o.experiment.arm, o.score, o.train_seconds) for o in outcomes]
+    with replacing(table) as draft:
+        draft.write_text(grid_markdown(results), encoding="utf-8")
+    plot_grid(picture, results)
+    print(f"{len(outcomes)} of {len(experiments)} experiments: {table}, {picture}")
+
+
+@converters.command("aasist")
+def convert_published_aasist(
+    source: Annotated[Path, typer.Argument(help="Published weights, AASIST.pth or AASIST-L.pth.")],
+    out: Annotated[Path, typer.Argument(help="File to write, .safetensors; its settings beside it, .json.")],
+) -> None:
+    """Rename the published weights of AASIST, so that training can begin with them."""
+    from makermark.converting import convert_aasist
+
+    path = out.with_suffix(".safetensors")
+    settings = {**convert_aasist(source, path), "initial": path}
+    choices = " ".join(f"-S backbones.aasist.{name}={value}" for name, value in settings.items())
+    print(f"{path}: begin with it by -S backbone=aasist {choices}")
+
+
+@converters.command("whisper")
+def convert_whisper(
+    folder: Annotated[Path, typer.Argument(help="Holds the model.bin of a Whisper model for CTranslate2.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; give it as ssl.model.")],
+) -> None:
+    """Make a Hugging Face folder of the encoder of a Whisper model for CTranslate2."""
+    from makermark.encoders.ctranslate2 import convert
+
+    convert(folder, out)
+    print(f"{out}: use it with -S ssl.model={out}")
 
 
 @app.command()
@@ -180,7 +250,7 @@ def _caches() -> str:
     if not folders:
         raise FilesError("data/features has none: run the features stage")
     sizes = {
-        name: sum(f.stat().st_size for f in Path("data/features", name).glob("*.arrow")) / 1e6
+        name: sum(f.stat().st_size for f in Path("data/features", name).rglob("*.arrow")) / 1e6
         for name in folders
     }
     return ", ".join(f"{name} {size:.0f} MB" for name, size in sizes.items())

@@ -33,6 +33,10 @@ class FeatureCacheError(MakermarkError):
     """A feature cache is damaged, absent, or was made with other parameters."""
 
 
+class EncoderError(MakermarkError):
+    """A pretrained encoder cannot be found, read, or is of a kind that is not known."""
+
+
 class CheckpointError(MakermarkError):
     """A checkpoint is damaged, absent, or belongs to another configuration."""
 

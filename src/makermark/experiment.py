@@ -18,16 +18,27 @@ import torch
 from torch import nn
 
 import makermark
-from makermark import backbones, losses, sampling, tracking
+from makermark import backbones, encoders, losses, sampling, tracking
 from makermark.backbones import Backbone
-from makermark.checkpoint import Description, build_parts, load_checkpoint, save_checkpoint
+from makermark.baselines import BASELINES, batch_frames, check_baselines
+from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
+from makermark.corpora import bonafide
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
-from makermark.embedding import embed, log_mel_statistics, standardise
-from makermark.errors import ManifestError, ParamsError
+from makermark.embedding import embed
+from makermark.emphasis import emphasise, first_stage
+from makermark.errors import CorpusError, ParamsError
 from makermark.features.cache import FeatureCache
 from makermark.files import replacing_folder, write_json
-from makermark.inputs import BASELINE, build_front_end, front_end_of, front_ends_of
+from makermark.inputs import (
+    BONAFIDE,
+    backbone_settings,
+    build_front_end,
+    encoder_of,
+    front_end_of,
+    front_ends_of,
+    usable,
+)
 from makermark.params import Params
 from makermark.registry import check_settings
 from makermark.scoring import score_set
@@ -45,6 +56,8 @@ def check(params: Params) -> None:
     if params.corpus not in CORPORA:
         raise ParamsError(f"unknown corpus {params.corpus!r}; it is one of {list(CORPORA)}")
     loss = losses.build(params.loss, num_systems=2, dim=params.dim, **params.settings("losses", params.loss))
+    if loss.emphasis() is not None and params.bonafide.source == bonafide.NONE:
+        raise ParamsError(f"loss {params.loss!r} needs bona fide speech: {bonafide.why_none(bonafide.NONE)}")
     needs_groups = bool(loss.needs_groups)
     sampler = params.settings("samplers", params.sampler)
     check_settings(
@@ -58,28 +71,48 @@ def check(params: Params) -> None:
         sampling.check_groups(params.sampler, loss=params.loss, **sampler)
     for name in front_ends_of(params):
         build_front_end(params, name)
+    architecture = encoder_of(params)
     with torch.device("meta"):
-        build_backbone(params, width=build_front_end(params, front_end_of(params)).width)
+        encoder = None if architecture is None else encoders.build(architecture)
+        build_backbone(params, width=build_front_end(params, front_end_of(params)).width, encoder=encoder)
+    check_baselines(params)
     choose_device(params.train.device)
 
 
-def build_backbone(params: Params, *, width: int) -> Backbone:
-    """The backbone that `params` name, for features of `width`, with the initial weights of `params.seed`."""
+def check_speech(params: Params) -> None:
+    """Raise CorpusError where the loss needs bona fide speech and the download stage would find none."""
+    loss = losses.build(params.loss, num_systems=2, dim=params.dim, **params.settings("losses", params.loss))
+    reason = bonafide.why_none(params.bonafide.source)
+    if loss.emphasis() is not None and reason:
+        raise CorpusError(f"loss {params.loss!r} needs bona fide speech: {reason}")
+
+
+def build_backbone(params: Params, *, width: int, encoder: nn.Module | None) -> Backbone:
+    """The backbone that `params` name, for features of `width`, with the initial weights of `params.seed`, or those
+    that its settings name."""
     torch.manual_seed(params.seed)
-    settings = params.settings("backbones", params.backbone)
-    return backbones.build(params.backbone, dim=params.dim, width=width, encoder=None, **settings)
+    settings = backbone_settings(params)
+    backbone = backbones.build(params.backbone, dim=params.dim, width=width, encoder=encoder, **settings)
+    backbone.begin()
+    return backbone
 
 
-def train_experiment(params: Params, manifest: Manifest, features_folder: Path, *, models: Path) -> None:
+def train_experiment(
+    params: Params, manifest: Manifest, features_folder: Path, *, human: Path, models: Path
+) -> None:
     """Train what `params` name; write best, last and history into `models`; record the run.
 
-    A run that was killed goes on from `models/resume.safetensors`, in the same run of the tracker.
+    A loss of two stages first trains the backbone on bona fide speech, of the folder `human`, against synthetic.
+    A run that was killed goes on from `models/resume.safetensors` (in the first stage from
+    `models/emphasis.safetensors`), in the same run of the tracker.
     """
     check(params)
     device = choose_device(params.train.device)
     precision = choose_precision(params.train.precision, device)
     front_end = build_front_end(params, front_end_of(params))
-    backbone = build_backbone(params, width=front_end.width)
+    architecture = encoder_of(params)
+    encoder = None if architecture is None else encoders.load(params.ssl.model, layer=params.ssl.layer)
+    backbone = build_backbone(params, width=front_end.width, encoder=encoder)
     cache = FeatureCache.open(features_folder / front_end.name, front_end.parameters())
     cache.verify()
     learn, dev = usable(manifest, cache, "train"), usable(manifest, cache, "dev")
@@ -97,10 +130,23 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
         vectors = embed(network, cache, dev_rows, batch_frames=frames, device=device, precision=precision)
         return float(score_set(vectors, dev_systems, bootstrap_samples=0, seed=0).eer_micro_percent or 0.0)
 
-    resume = ResumeFile(models / "resume.safetensors", identity=identity(params, cache, device, learn, dev))
+    told, stage = identity(params, cache, device, learn, dev), None
+    if (emphasis := loss.emphasis()) is not None:
+        stage = first_stage(
+            emphasis,
+            cache,
+            {"train": learn, "dev": dev},
+            human=human,
+            human_features=features_folder / BONAFIDE,
+            front_end=front_end,
+        )
+        told |= stage.identity
+    before = ResumeFile(models / "emphasis.safetensors", identity=told | {"stage": "emphasis"})
+    resume = ResumeFile(models / "resume.safetensors", identity=told)
     here = Path.cwd()
-    with tracking.open_run(params.experiment, start=here, resume_run_id=resume.run_id) as tracker:
-        resume.run_id = tracker.run_id
+    run_id = resume.run_id or before.run_id
+    with tracking.open_run(params.experiment, start=here, resume_run_id=run_id) as tracker:
+        before.run_id = resume.run_id = tracker.run_id
         provenance = tracking.provenance(here, device=device_name(device))
         tracker.params(dataclasses.asdict(params))
         tracker.tags(provenance | {"features.fingerprint": cache.fingerprint})
@@ -109,7 +155,25 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             tracking.log_epoch(tracker, epoch)
             progress.advance(epoch)
 
-        with Progress(params.train.epochs) as progress:
+        emphasised: list[Epoch] = []
+        if stage is not None:
+            with Progress(stage.loss.epochs, "emphasis") as first_progress:
+
+                def report_first(epoch: Epoch) -> None:
+                    tracking.log_epoch(tracker, epoch, prefix="emphasis.")
+                    first_progress.advance(epoch)
+
+                emphasised = emphasise(
+                    params,
+                    backbone,
+                    stage,
+                    front_end=front_end,
+                    device=device,
+                    precision=precision,
+                    resume=before,
+                    report=report_first,
+                )
+        with Progress(params.train.epochs, "training") as progress:
             trained = train(
                 backbone,
                 loss,
@@ -132,11 +196,12 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             )
         last = Description(
             backbone=params.backbone,
-            backbone_settings=dict(params.settings("backbones", params.backbone)),
+            backbone_settings=backbone_settings(params),
             dim=params.dim,
             loss=params.loss,
             loss_settings=dict(params.settings("losses", params.loss)),
             systems=systems.tolist(),
+            encoder=None if architecture is None else dataclasses.asdict(architecture),
             front_end=front_end.name,
             width=front_end.width,
             front_end_parameters=dict(front_end.parameters()),
@@ -146,6 +211,7 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
             dev_eer_percent=trained.history[-1]["dev_eer_percent"],
             git_commit=provenance["git.commit"],
             versions=versions(),
+            emphasis=emphasised,
         )
         save_checkpoint(models / "last", weights_of({"backbone": backbone, "loss": loss}), last)
         best = dataclasses.replace(last, epoch=trained.best.epoch, dev_eer_percent=trained.best.eer_percent)
@@ -156,16 +222,17 @@ def train_experiment(params: Params, manifest: Manifest, features_folder: Path, 
         for name in ("best.safetensors", "best.json", "history.json"):
             tracker.artefact(models / name, "checkpoint")
     resume.remove()
+    before.remove()
 
 
 def embed_experiment(
     params: Params, manifest: Manifest, features_folder: Path, *, model: Path, folder: Path
 ) -> None:
-    """Embed every usable utterance with the checkpoint `model` and with two baselines, into `folder`.
+    """Embed every usable utterance with the checkpoint `model`, and as the baselines of `params` do, into `folder`.
 
-    The baselines: the same network with its initial weights (`untrained`), and, without a network, mean and
-    deviation over time of each log-mel band, standardised on train (`logmel_stats`). Raises
-    FeatureCacheError where the cache is not the kind that the checkpoint was trained on.
+    What the model's classifier says is kept beside its vectors, if it has one and was trained on the systems that
+    the manifest has in train. Raises FeatureCacheError where the cache is not the kind that the checkpoint was
+    trained on.
     """
     device = choose_device(params.embed.device)
     precision = choose_precision(params.embed.precision, device)
@@ -175,38 +242,33 @@ def embed_experiment(
     cache.verify()
     manifest_rows = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
     rows = cache.rows_of(manifest_rows["utterance_id"])
-    torch.manual_seed(description.params["seed"])
-    untrained, _ = build_parts(description)
-    front_end = build_front_end(params, description.front_end)
-    frames = round(params.embed.batch_seconds * front_end.frames_per_second)
-    networks = {"model": checkpoint.backbone, "untrained": untrained}
-    vectors = {
-        name: embed(network, cache, rows, batch_frames=frames, device=device, precision=precision)
-        for name, network in networks.items()
+    embedded = dataclasses.replace(manifest, rows=manifest_rows)
+    frames = batch_frames(params, description.front_end)
+    model_vectors = embed(
+        checkpoint.backbone, cache, rows, batch_frames=frames, device=device, precision=precision
+    )
+    vectors = {"model": model_vectors} | {
+        name: BASELINES[name](params, embedded, features_folder, description, device)
+        for name in params.embed.baselines
     }
-    spectra = FeatureCache.open(features_folder / BASELINE, build_front_end(params, BASELINE).parameters())
-    statistics = log_mel_statistics(spectra, spectra.rows_of(manifest_rows["utterance_id"]))
-    in_train = (manifest_rows["split"] == "train").to_numpy()
-    vectors["logmel_stats"] = standardise(statistics, reference=statistics[in_train])
     told = {
         "corpus": manifest.corpus,
         "model_sha256": checkpoint.digest,
         "feature_fingerprint": cache.fingerprint,
     }
+    with torch.inference_mode():
+        said = checkpoint.loss.cpu().logits(torch.from_numpy(model_vectors))
+    here = sorted(set(manifest_rows["system"][manifest_rows["split"] == "train"]))
+    logits = {"model": said.numpy()} if said is not None and description.systems == here else {}
     with replacing_folder(folder) as draft:
         for name, found in vectors.items():
-            write_embeddings(draft / f"{name}.arrow", manifest_rows, found, metadata=told | {"vectors": name})
-
-
-def usable(manifest: Manifest, cache: FeatureCache, split: str) -> pd.DataFrame:
-    """The rows of a split that have features (the rest is in quarantine); raises ManifestError if none has."""
-    rows = manifest.rows[manifest.rows["split"] == split]
-    rows = rows[rows["utterance_id"].isin(cache.utterance_ids)]
-    if rows.empty:
-        raise ManifestError(
-            f"corpus {manifest.corpus} has no usable utterance in split {split}; it needs some"
-        )
-    return rows
+            write_embeddings(
+                draft / f"{name}.arrow",
+                manifest_rows,
+                found,
+                logits=logits.get(name),
+                metadata=told | {"vectors": name},
+            )
 
 
 def identity(
@@ -218,6 +280,7 @@ def identity(
         "names": [params.backbone, params.loss, params.sampler, params.dim, params.seed],
         "settings": {section: dict(params.settings(section, name)) for section, name in sections.items()},
         "train": dataclasses.asdict(params.train),
+        "ssl": dataclasses.asdict(params.ssl),
         "features": cache.fingerprint,
         "utterances": hashlib.sha256(
             "\n".join([*learn["utterance_id"], *dev["utterance_id"]]).encode()
@@ -230,22 +293,22 @@ def identity(
 class Progress:
     """A bar on a terminal; otherwise a line in the log whenever dev was scored."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, what: str) -> None:
+        self._epochs, self._what = epochs, what
         self._bar = rich.progress.Progress(
             *rich.progress.Progress.get_default_columns(),
             rich.progress.TextColumn("{task.fields[told]}"),
             console=rich.console.Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task("training", total=epochs, told="")
+        self._task = self._bar.add_task(what, total=epochs, told="")
 
     def advance(self, epoch: Epoch) -> None:
         """Tell one entry of the history."""
         told = f"loss {epoch['loss']:.3f}, {epoch['utterances_per_s']:.0f} utterances/s"
         if "dev_eer_percent" in epoch:
             told = f"dev EER {epoch['dev_eer_percent']:.2f} %, {told}"
-            log.info("epoch %d of %d: %s", epoch["epoch"], self._epochs, told)
+            log.info("%s, epoch %d of %d: %s", self._what, epoch["epoch"], self._epochs, told)
         self._bar.update(self._task, completed=epoch["epoch"], told=told)
 
     def __enter__(self) -> Self:

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from makermark import backbones, features
-from makermark.features.base import FrontEnd
-from makermark.params import Params
+import pandas as pd
 
+from makermark import backbones, encoders, features
+from makermark.corpora.rows import Manifest
+from makermark.errors import ManifestError
+from makermark.features.base import FrontEnd
+from makermark.features.cache import FeatureCache
+from makermark.params import Params, Scalar
+
+WAVEFORM = "waveform"
 BASELINE = "fbank"  # the log-mel statistics that every model is measured against
+BONAFIDE = "bonafide"  # the folder of the caches of real human speech, beside those of the corpus
 
 
 def front_end_of(params: Params) -> str:
     """The name of the front end whose features the backbone reads; raises ParamsError."""
-    settings = params.settings("backbones", params.backbone)
+    settings = backbone_settings(params)
     backbones.check(params.backbone, **settings)
     return backbones.BACKBONES[params.backbone].reads(**settings)
+
+
+def backbone_settings(params: Params) -> dict[str, Scalar]:
+    """What params.yaml says of the backbone; for one that starts pretrained also what it says under `ssl:`."""
+    settings = dict(params.settings("backbones", params.backbone))
+    if not _starts_pretrained(params):
+        return settings
+    return settings | {
+        "freeze": params.ssl.freeze,
+        "weighted": params.ssl.layer == encoders.WEIGHTED,
+        "learning_rate": params.ssl.learning_rate,
+        "gradient_checkpointing": params.ssl.gradient_checkpointing,
+    }
+
+
+def encoder_of(params: Params) -> encoders.Architecture | None:
+    """The encoder inside the backbone; None where there is none, or where its features are cached.
+
+    Raises EncoderError where `ssl.model` is not to be had.
+    """
+    if not _starts_pretrained(params) or front_end_of(params) != WAVEFORM:
+        return None
+    return encoders.describe(params.ssl.model, layer=params.ssl.layer)
+
+
+def _starts_pretrained(params: Params) -> bool:
+    backbone = backbones.BACKBONES.get(params.backbone)
+    return backbone is not None and backbone.starts_pretrained
 
 
 def front_ends_of(params: Params) -> list[str]:
@@ -21,6 +56,18 @@ def front_ends_of(params: Params) -> list[str]:
     return list(dict.fromkeys([BASELINE, *params.features.front_ends, front_end_of(params)]))
 
 
+def usable(manifest: Manifest, cache: FeatureCache, split: str) -> pd.DataFrame:
+    """The rows of a split that have features (the rest is in quarantine); raises ManifestError if none has."""
+    rows = manifest.rows[manifest.rows["split"] == split]
+    rows = rows[rows["utterance_id"].isin(cache.utterance_ids)]
+    if rows.empty:
+        raise ManifestError(
+            f"corpus {manifest.corpus} has no usable utterance in split {split}; it needs some"
+        )
+    return rows
+
+
 def build_front_end(params: Params, name: str) -> FrontEnd:
     """The front end called `name` with the settings that params.yaml gives it; raises ParamsError."""
-    return features.build(name, **params.settings("front_ends", name))
+    settings = params.settings("front_ends", name)
+    return features.build(name, model=params.ssl.model, layer=params.ssl.layer, **settings)

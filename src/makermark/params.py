@@ -19,6 +19,7 @@ from makermark.files import explain
 
 Scalar = str | int | float | bool
 Settings = Mapping[str, Scalar]
+KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,25 @@ class LocalParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BonafideParams:
+    """Where real human speech comes from, and which part of its speakers goes where (corpora.recordings)."""
+
+    source: str
+    seed: int
+    dev_fraction: float
+    test_fraction: float
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "seed")
+        _positive(self, "dev_fraction", "test_fraction")
+        if self.dev_fraction + self.test_fraction >= 1:
+            raise ParamsError(
+                f"bonafide.dev_fraction ({self.dev_fraction}) and bonafide.test_fraction ({self.test_fraction}) leave "
+                "no speaker to train on; their sum is below 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeaturesParams:
     """Which feature caches are written, and what counts as a usable file."""
 
@@ -60,6 +80,25 @@ class FeaturesParams:
             raise ParamsError(
                 f"features.min_seconds ({self.min_seconds}) is above features.max_seconds ({self.max_seconds})"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SslParams:
+    """The pretrained speech encoder, for backbones that start with one and for the wav2vec2 features (encoders)."""
+
+    model: str
+    layer: int | str
+    freeze: str
+    learning_rate: float
+    gradient_checkpointing: bool
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, int):
+            _at_least(self, 0, "layer")
+        else:
+            _one_of(self, "layer", ("last", "weighted"))
+        _one_of(self, "freeze", ("none", "feature_encoder", "all"))
+        _positive(self, "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +128,9 @@ class TrainParams:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedParams:
-    """How whole utterances are batched for embedding."""
+    """Which baselines stand beside the model (baselines), and how whole utterances are batched for embedding."""
 
+    baselines: list[str]
     batch_seconds: float
     precision: str
     device: str
@@ -116,6 +156,24 @@ class ScoreParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FuseParams:
+    """Which systems are fused, and how (fusing)."""
+
+    systems: list[str]
+    projection: str
+    dim: int
+    max_utterances: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _one_of(self, "projection", ("none", "lda", "pca"))
+        _at_least(self, 1, "dim")
+        _at_least(self, 4, "max_utterances")
+        if len(self.systems) == 1:
+            raise ParamsError(f"params.yaml: fuse.systems is {self.systems}; name two or more, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeParams:
     """The linear probe and the map of embeddings (probing)."""
 
@@ -128,11 +186,12 @@ class ProbeParams:
     min_per_class: int
     umap_neighbours: int
     umap_min_dist: float
+    frechet_halvings: int
     seed: int
 
     def __post_init__(self) -> None:
         _one_of(self, "split", ("train", "dev", "test"))
-        _at_least(self, 1, "epochs", "batch_utterances", "max_per_class")
+        _at_least(self, 1, "epochs", "batch_utterances", "max_per_class", "frechet_halvings")
         _at_least(self, 2, "min_per_class", "umap_neighbours")
         _positive(self, "learning_rate")
         if not 0 < self.test_fraction < 1:
@@ -151,15 +210,18 @@ class Params:
     dim: int
     seed: int
     local: LocalParams
+    bonafide: BonafideParams
     features: FeaturesParams
     front_ends: Mapping[str, Settings]
     backbones: Mapping[str, Settings]
     losses: Mapping[str, Settings]
     samplers: Mapping[str, Settings]
+    ssl: SslParams
     train: TrainParams
     embed: EmbedParams
     score: ScoreParams
     probe: ProbeParams
+    fuse: FuseParams
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dim")
@@ -234,7 +296,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if any(type(value) is choice for choice in get_args(hint)):
             return value
-        raise _wrong_type(where, value, "a plain value")
+        raise _wrong_type(where, value, " or ".join(KINDS[choice] for choice in get_args(hint)))
     if origin is list:
         if not isinstance(value, list):
             raise _wrong_type(where, value, "a list")
@@ -247,7 +309,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise _wrong_type(where, value, {int: "a whole number", float: "a number", str: "a word"}[hint])
+        raise _wrong_type(where, value, KINDS[hint])
     if hint is float and not abs(value) < float("inf"):
         raise _wrong_type(where, value, "a finite number")
     return value

@@ -21,28 +21,53 @@ SEEN = ("system_seen", "language_seen", "acoustic_model_seen", "vocoder_seen")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Labels (columns LABELS, SEEN and stratum), vectors (N, D) float32 in the same order, provenance."""
+    """Labels (columns LABELS, SEEN and stratum), vectors (N, D) float32 in the same order, provenance.
+
+    `logits` (N, C) float32 are what the model's classifier said, None for a model without one; its C systems
+    are those of train, sorted by name.
+    """
 
     labels: pd.DataFrame
     vectors: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
     metadata: Mapping[str, str]
+
+    @property
+    def systems(self) -> NDArray[np.str_]:
+        """(N,): which system made each utterance."""
+        return self.labels["system"].to_numpy(dtype=str)
 
     def of_split(self, split: str) -> Embeddings:
         """The utterances of one split."""
-        chosen = (self.labels["split"] == split).to_numpy()
-        return Embeddings(self.labels[chosen].reset_index(drop=True), self.vectors[chosen], self.metadata)
+        return self.take(np.flatnonzero(self.labels["split"] == split))
+
+    def take(self, rows: NDArray[np.int64]) -> Embeddings:
+        """The utterances at these rows, in this order."""
+        return Embeddings(
+            self.labels.iloc[rows].reset_index(drop=True),
+            self.vectors[rows],
+            None if self.logits is None else self.logits[rows],
+            self.metadata,
+        )
 
 
 def write_embeddings(
-    path: Path, rows: pd.DataFrame, vectors: NDArray[np.float32], *, metadata: Mapping[str, str]
+    path: Path,
+    rows: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    *,
+    metadata: Mapping[str, str],
+    logits: NDArray[np.float32] | None = None,
 ) -> None:
-    """Write the `vectors` (N, D) of manifest `rows` (N of them, in the same order)."""
+    """Write the `vectors` (N, D), and `logits` (N, C), of manifest `rows` (N of them, in the same order)."""
     if vectors.shape[0] != len(rows):
         raise ValueError(f"{len(rows)} rows but {vectors.shape[0]} vectors")
     columns = {name: pa.array(rows[name]) for name in (*LABELS, *SEEN)}
     columns["stratum"] = pa.array(strata(rows))
-    flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
-    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    for name, table in {"vector": vectors, "logits": logits}.items():
+        if table is not None:
+            flat = pa.array(np.ascontiguousarray(table, dtype=np.float32).ravel())
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, table.shape[1])
     write_arrow(path, pa.table(columns).replace_schema_metadata(dict(metadata)))
 
 
@@ -52,7 +77,14 @@ def read_embeddings(path: Path) -> Embeddings:
     missing = [name for name in (*LABELS, *SEEN, "stratum", "vector") if name not in table.column_names]
     if missing:
         raise FilesError(f"{path}: columns {missing} are missing; run the embed stage again")
-    column = table["vector"].combine_chunks()
-    vectors = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    return Embeddings(table.drop_columns(["vector"]).to_pandas(), vectors, metadata)
+    lists = [name for name in ("vector", "logits") if name in table.column_names]
+    labels = table.drop_columns(lists).to_pandas()
+    logits = _matrix(table, "logits") if "logits" in lists else None
+    return Embeddings(labels, _matrix(table, "vector"), logits, metadata)
+
+
+def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    column = table[name].combine_chunks()
+    matrix: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+    return matrix

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
 
 from makermark import backbones
+from makermark.backbones import BACKBONES
 from makermark.backbones.pooling import POOLINGS, build_pooling
+
+SMALL: dict[str, dict[str, str | int | float]] = {
+    "resnet34": {},
+    "conformer": {
+        "front_end": "fbank",
+        "layers": 1,
+        "heads": 2,
+        "model_width": 16,
+        "feed_forward": 32,
+        "kernel": 5,
+        "dropout": 0.0,
+    },
+    "ecapa": {"channels": 16},
+}
 
 every_pooling = pytest.mark.parametrize("name", POOLINGS)
 WIDTH = 5
@@ -23,12 +40,31 @@ def attention_weights(pooling: torch.nn.Module, frames: Tensor) -> list[float]:
 def naive(name: str, pooling: torch.nn.Module, frames: Tensor) -> Tensor:
     if name == "mean":
         return sum(frames) / len(frames)
+    if name == "context-asp":
+        return naive_context_statistics(pooling, frames)
     weights = attention_weights(pooling, frames)
     mean = sum(w * x for w, x in zip(weights, frames, strict=True))
     if name == "sap":
         return mean
     variance = sum(w * (x - mean) ** 2 for w, x in zip(weights, frames, strict=True))
     return torch.cat([mean, variance.clamp(min=1e-5).sqrt()])
+
+
+def naive_context_statistics(pooling: torch.nn.Module, frames: Tensor) -> Tensor:
+    """Channel by channel, with the attention's first layer as one matrix over [x_t; m; s] as in the paper."""
+    spread = frames.var(dim=0, correction=0).clamp(min=1e-5).sqrt()
+    together = [torch.cat([x, frames.mean(dim=0), spread]) for x in frames]
+    first = torch.cat([pooling.local.weight, pooling.context.weight], dim=1)
+    scores = torch.stack(
+        [pooling.scores(torch.tanh(first @ x + pooling.local.bias)) for x in together]
+    )  # (T, width)
+    means, deviations = [], []
+    for channel in range(frames.shape[1]):
+        weights = scores[:, channel].exp() / scores[:, channel].exp().sum()
+        mean = (weights * frames[:, channel]).sum()
+        means.append(mean)
+        deviations.append((weights * (frames[:, channel] - mean) ** 2).sum().clamp(min=1e-5).sqrt())
+    return torch.stack(means + deviations)
 
 
 @every_pooling
@@ -63,9 +99,26 @@ def test_equal_frames_and_a_single_frame_give_finite_gradients(name: str) -> Non
 
 
 @every_pooling
-def test_the_frame_level_backbone_takes_it(name: str) -> None:
-    net = backbones.build("resnet34", dim=6, width=40, pooling=name).eval()
-    features = torch.randn(2, 40, 40)
+@pytest.mark.parametrize("backbone", SMALL)
+def test_every_frame_level_backbone_takes_it_and_learns(backbone: str, name: str) -> None:
+    torch.manual_seed(0)
+    net = backbones.build(backbone, dim=6, width=40, **SMALL[backbone], pooling=name)
+    features, systems = torch.randn(6, 40, 40), torch.tensor([0, 1, 2] * 2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    history = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(features), systems)
+        history.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    assert history[-1] < 0.8 * history[0]
+    net.eval()
     with torch.no_grad():
-        padded = net(features, torch.tensor([40, 23]))
-        torch.testing.assert_close(padded[1:], net(features[1:, :23]), rtol=1e-5, atol=1e-5)
+        padded = net(features[:2], torch.tensor([40, 23]))
+        torch.testing.assert_close(padded[1:], net(features[1:2, :23]), rtol=1e-4, atol=1e-4)
+
+
+def test_every_backbone_with_a_pooling_is_tried_here() -> None:
+    takes = {name for name, built in BACKBONES.items() if "pooling" in inspect.signature(built).parameters}
+    assert takes == set(SMALL)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from makermark import backbones
-from makermark.backbones.resnet import normalise_over_time
 from makermark.errors import ParamsError
 
 
@@ -57,18 +56,6 @@ def test_level_and_spread_of_a_band_do_not_matter() -> None:
         torch.testing.assert_close(net(features), net(changed), rtol=1e-3, atol=1e-4)
 
 
-def test_normalisation_equals_torchs_instance_norm() -> None:
-    features = 3 * torch.randn(4, 50, 40) - 7
-    expected = nn.InstanceNorm1d(40)(features.transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(normalise_over_time(features, None), expected, rtol=1e-4, atol=1e-5)
-    lengths = torch.tensor([50, 20, 2, 33])
-    padded = normalise_over_time(features, lengths)
-    for row, length in enumerate(lengths):
-        alone = normalise_over_time(features[row : row + 1, :length], None)[0]
-        torch.testing.assert_close(padded[row, :length], alone, rtol=1e-4, atol=1e-5)
-        assert not padded[row, length:].any()
-
-
 def test_float16_features_are_normalised_in_float32() -> None:
     """The cache stores float16; its sums over time must not be rounded there."""
     net = backbones.build("resnet34", dim=8, width=40, pooling="sap").eval()
@@ -84,5 +71,7 @@ def test_lengths_are_refused_in_training_mode() -> None:
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices() -> None:
-    with pytest.raises(ParamsError, match=r"unknown pooling 'max'; it is one of \['sap', 'asp', 'mean'\]"):
+    with pytest.raises(
+        ParamsError, match=r"unknown pooling 'max'; it is one of \['sap', 'asp', 'context-asp', 'mean'\]"
+    ):
         backbones.build("resnet34", dim=4, width=40, pooling="max")

@@ -5,13 +5,23 @@ import pytest
 import soundfile
 from speechlike import SETTINGS, row, voice
 
+from encoders_support import save_model
 from makermark import features
 from makermark.corpora.rows import Manifest
 
 
 @pytest.fixture(scope="session")
-def make_front_end():
-    return lambda name="fbank", **changes: features.build(name, **{**SETTINGS[name], **changes})
+def encoder_folder(tmp_path_factory):
+    """A small wav2vec 2.0 model, normalised over channels as XLS-R is."""
+    return str(save_model(tmp_path_factory.mktemp("models"), "layer"))
+
+
+@pytest.fixture(scope="session")
+def make_front_end(encoder_folder):
+    def make(name="fbank", **changes):
+        return features.build(name, **{"model": encoder_folder, **SETTINGS[name], **changes})
+
+    return make
 
 
 @pytest.fixture

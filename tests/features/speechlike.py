@@ -14,6 +14,7 @@ SETTINGS = {
         "log_offset": 1e-6,
     },
     "waveform": {"sample_rate_hz": 16000},
+    "wav2vec2": {"batch_seconds": 60.0, "device": "cpu"},
 }
 
 

@@ -57,7 +57,7 @@ def test_value_and_gradient_equal_the_paper(name: str, labels: list[int]) -> Non
     assert_equals_naive(name, *batch_of(labels))
 
 
-@pytest.mark.parametrize("name", ["angularproto", "ge2e", "amsoftmax", "softmax"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_exact_matches_equal_the_paper(name: str) -> None:
     embeddings, systems = batch_of([0, 0, 0, 1, 1, 1, 2, 2])
     with torch.no_grad():
@@ -66,13 +66,20 @@ def test_exact_matches_equal_the_paper(name: str) -> None:
     assert_equals_naive(name, embeddings, systems)
 
 
-def test_aamsoftmax_at_the_direction_of_the_system_costs_what_the_paper_says() -> None:
+def centres_of(loss: nn.Module) -> Tensor:
+    """(C, D): a learned direction of every system; the last where it has several."""
+    directions: Tensor = loss.directions.detach()
+    return directions if directions.ndim == 2 else directions[:, -1]
+
+
+@pytest.mark.parametrize("name", ["aamsoftmax", "subcenter-aamsoftmax"])
+def test_at_a_direction_of_its_system_an_utterance_costs_what_the_paper_says(name: str) -> None:
     """The angle is 0 there: the naive acos has no finite gradient, the loss has one."""
-    loss = loss_of("aamsoftmax")
-    embeddings = (3 * loss.directions.detach()).requires_grad_()
+    loss = loss_of(name)
+    embeddings = (3 * centres_of(loss)).requires_grad_()
     systems = torch.arange(NUM_SYSTEMS)
     value = loss(embeddings, systems)
-    torch.testing.assert_close(value, NAIVE["aamsoftmax"](loss, embeddings, systems), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(value, NAIVE[name](loss, embeddings, systems), rtol=1e-6, atol=1e-9)
     value.backward()
     assert embeddings.grad is not None
     assert embeddings.grad.isfinite().all()
@@ -135,6 +142,121 @@ def test_gradients_pass_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(lambda x: loss(x, systems), embeddings)
 
 
+def test_npair_in_float32_bears_long_embeddings() -> None:
+    """The exponents reach thousands, whose e^x no float32 holds."""
+    loss = build("npair", num_systems=NUM_SYSTEMS, dim=DIM, reg=0.001)
+    embeddings, systems = batch_of([0, 1, 2, 3] * 3)
+    embeddings = (40 * embeddings).detach().requires_grad_()
+    short = embeddings.detach().float().requires_grad_()
+    value, expected = loss(short, systems), loss(embeddings, systems)
+    assert expected > math.log(torch.finfo(torch.float32).max)
+    torch.testing.assert_close(value, expected.float(), rtol=1e-5, atol=0)
+    gradients = torch.autograd.grad(value, short) + torch.autograd.grad(expected, embeddings)
+    torch.testing.assert_close(gradients[0], gradients[1].float(), rtol=1e-4, atol=1e-4)
+
+
+def test_npair_of_two_pairs_worked_by_hand() -> None:
+    """Anchor and positive change places; inner products are 2 and 3 inside the systems, 0 between them."""
+    loss = build("npair", num_systems=2, dim=2, reg=0.5)
+    embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], dtype=torch.float64)
+    costs = [math.log1p(math.exp(-own)) for own in (2, 3)]  # in both turns
+    expected = sum(costs) / 2 + 0.5 * (1 + 4 + 1 + 9) / 4
+    assert loss(embeddings, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(expected)
+
+
+def on_the_circle(*degrees: float) -> Tensor:
+    angles = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def squared(degrees: float) -> float:
+    return 2 - 2 * math.cos(math.radians(degrees))
+
+
+def test_triplet_takes_the_nearest_negative_that_is_farther_than_the_positive() -> None:
+    """System 0 at 0 and 20 degrees, system 1 at 10, 30 and 33; all nearer: the farthest of them."""
+    loss = build("triplet", num_systems=2, dim=2, margin=0.2)
+    embeddings = on_the_circle(0, 20, 10, 30, 33)
+    chosen = [  # degrees from the anchor to each positive, and to its negative
+        (20, 30),  # anchor 0: beyond 20 lie those at 30 and 33
+        (20, 13),  # anchor 20: all nearer, at 10, 10 and 13
+        (20, 10),  # anchor 10: all nearer, at 10 and 10
+        (23, 10),
+        (20, 30),  # anchor 30: at 30 and 10
+        (3, 10),
+        (23, 33),  # anchor 33: at 33 and 13
+        (3, 13),
+    ]
+    costs = [max(0.0, squared(positive) - squared(negative) + 0.2) for positive, negative in chosen]
+    systems = torch.tensor([0, 0, 1, 1, 1])
+    assert loss(embeddings, systems).item() == pytest.approx(sum(costs) / len(costs))
+
+
+def test_triplet_without_a_semi_hard_negative_takes_the_farthest() -> None:
+    """System 0 lies on both sides of system 1: from 0 and from 90 degrees, all negatives are nearer."""
+    loss = build("triplet", num_systems=2, dim=2, margin=0.2)
+    embeddings = on_the_circle(0, 90, 40, 45)
+    costs = [
+        squared(90) - squared(45) + 0.2,  # anchor 0: negatives at 40 and 45 degrees from it
+        squared(90) - squared(50) + 0.2,  # anchor 90: at 50 and 45
+        0,  # anchor 40, positive 5 from it: negatives at 40 and 50
+        0,  # anchor 45: at 45 and 45
+    ]
+    value = loss(embeddings, torch.tensor([0, 0, 1, 1]))
+    assert value.item() == pytest.approx(sum(costs) / len(costs))
+
+
+def test_proto_worked_by_hand() -> None:
+    """Two systems of two on a line: each query meets the other utterance of every system."""
+    loss = build("proto", num_systems=2, dim=1)
+    embeddings = torch.tensor([[0.0], [1.0], [3.0], [5.0]], dtype=torch.float64)
+    distances = [(1, 25), (4, 4), (1, 4), (4, 25)]  # of 0 to 1, 5; 3 to 5, 1; 1 to 0, 3; 5 to 3, 0
+    expected = sum(math.log1p(math.exp(own - other)) for own, other in distances) / 4
+    assert loss(embeddings, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(expected)
+
+
+def test_proxyanchor_worked_by_hand() -> None:
+    """One utterance at its proxy, a second proxy across: cosines 1 and 0."""
+    loss = build("proxyanchor", num_systems=2, dim=2, margin=0.1, scale=2.0).double()
+    with torch.no_grad():
+        loss.proxies.copy_(torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
+    value = loss(torch.tensor([[3.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
+    pull = math.log1p(math.exp(-2 * (1 - 0.1)))
+    push = math.log1p(math.exp(2 * (0 + 0.1)))  # of the second proxy; the first has no other utterance
+    assert value.item() == pytest.approx(pull / 1 + push / 2)
+
+
+def test_one_sub_centre_is_aamsoftmax_opposite_directions_included() -> None:
+    one = build(
+        "subcenter-aamsoftmax", num_systems=5, dim=DIM, margin=0.3, scale=20.0, sub_centres=1
+    ).double()
+    plain = build("aamsoftmax", num_systems=5, dim=DIM, margin=0.3, scale=20.0).double()
+    with torch.no_grad():
+        plain.directions.copy_(one.directions[:, 0])
+    embeddings, systems = batch_of([0, 1, 2, 3, 4] * 2)
+    with torch.no_grad():
+        embeddings[:5] = -plain.directions
+    torch.testing.assert_close(one(embeddings, systems), plain(embeddings, systems))
+    torch.testing.assert_close(one.logits(embeddings), plain.logits(embeddings))
+
+
+def test_logits_of_sub_centres_are_those_of_the_nearest() -> None:
+    loss = loss_of("subcenter-aamsoftmax")
+    embeddings, _ = batch_of([0, 1, 2])
+    expected = [
+        [loss.scale * max(cosine(x, centre).item() for centre in centres) for centres in loss.directions]
+        for x in embeddings
+    ]
+    torch.testing.assert_close(loss.logits(embeddings), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_logits_of_proxyanchor_are_scaled_cosines_to_the_proxies() -> None:
+    loss = loss_of("proxyanchor")
+    embeddings, _ = batch_of([0, 1, 2])
+    expected = [[loss.scale * cosine(x, proxy).item() for proxy in loss.proxies] for x in embeddings]
+    torch.testing.assert_close(loss.logits(embeddings), torch.tensor(expected, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", ["amsoftmax", "aamsoftmax"])
 def test_logits_are_scaled_cosines_without_the_margin(name: str) -> None:
     loss = loss_of(name)
@@ -162,6 +284,13 @@ def test_margin_zero_is_cross_entropy_of_the_logits() -> None:
         ("ge2e", "scale", -10.0),
         ("ge2e", "scale", float("nan")),
         ("ge2e", "bias", float("inf")),
+        ("npair", "reg", -0.1),
+        ("triplet", "margin", 0.0),
+        ("proxyanchor", "margin", -0.1),
+        ("proxyanchor", "scale", 0.0),
+        ("subcenter-aamsoftmax", "margin", 1.6),
+        ("subcenter-aamsoftmax", "scale", 0.0),
+        ("subcenter-aamsoftmax", "sub_centres", 0),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name: str, setting: str, value: float) -> None:

@@ -64,10 +64,20 @@ def test_a_stratum_that_a_corpus_lacks_has_no_row(score):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_shows_whole_words_and_figures(score, width):
+    score["baselines"]["resemblyzer"] = score["baselines"]["untrained"]
     console = Console(width=width, file=io.StringIO())
     console.print(results_table(score))
     text = console.file.getvalue()
     assert "…" not in text
-    for expected in ("10.1", "12.1]", "32.0/16.0", "statistics", "utterances", "unseen"):
+    for expected in (
+        "10.1",
+        "12.1]",
+        "32.0/16.0",
+        "statistics",
+        "utterances",
+        "unseen",
+        "untrained",
+        "encoder",
+    ):
         assert expected in text
     assert max(map(len, text.splitlines())) <= width

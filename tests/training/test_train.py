@@ -104,6 +104,14 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(corpus, tmp_path, 
     assert [e["loss"] for e in trained.history] == [e["loss"] for e in undisturbed[0].history]
 
 
+def test_a_loss_that_learns_nothing_trains_and_resumes_the_same(corpus, tmp_path):
+    whole = run(corpus, tmp_path / "whole", loss="proto", epochs=2)[1]
+    with pytest.raises(Killed):
+        run(corpus, tmp_path / "killed", loss="proto", epochs=2, kill_after=1)
+    resumed = run(corpus, tmp_path / "killed", loss="proto", epochs=2)[1]
+    assert same(whole, resumed)
+
+
 def test_the_seed_decides_everything(corpus, tmp_path, undisturbed):
     assert same(run(corpus, tmp_path / "same")[1], undisturbed[1])
     assert not same(run(corpus, tmp_path / "other", seed=1)[1], undisturbed[1])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from makermark.backbones.aasist import Aasist
 from makermark.backbones.base import Backbone
+from makermark.backbones.conformer import Conformer
+from makermark.backbones.ecapa import Ecapa
 from makermark.backbones.resnet import ResNet34
+from makermark.backbones.wav2vec2_aasist import Wav2Vec2Aasist
 from makermark.errors import ParamsError
 from makermark.registry import build_from, check_settings
 
@@ -13,6 +17,10 @@ __all__ = ["BACKBONES", "Backbone", "build", "check"]
 
 BACKBONES: dict[str, type[Backbone]] = {
     "resnet34": ResNet34,
+    "aasist": Aasist,
+    "wav2vec2-aasist": Wav2Vec2Aasist,
+    "conformer": Conformer,
+    "ecapa": Ecapa,
 }
 
 

@@ -37,6 +37,10 @@ class Backbone(nn.Module):
         """What is trained, and how fast; by default everything at the same rate."""
         return [Learners([p for p in self.parameters() if p.requires_grad], peak_learning_rate)]
 
+    def begin(self) -> None:
+        """Take the weights that a setting names, if it has one and it names any; once, before training."""
+        return
+
     def refuse_lengths(self, features: Tensor, lengths: Tensor | None, *, name: str) -> None:
         """Raise ValueError for lengths in training mode, beyond the features, or below `min_frames`."""
         shortest = longest = features.shape[1]

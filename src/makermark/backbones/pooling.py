@@ -10,7 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from makermark.backbones.frames import frame_mask
 from makermark.errors import ParamsError
+
+ATTENTION_WIDTH = 128  # between frames and scores of the channel-dependent attention, as published
+SMALLEST_VARIANCE = 1e-5
 
 
 class MeanPooling(nn.Module):
@@ -58,7 +62,33 @@ class AttentiveStatisticsPooling(nn.Module):
         weights = self.attention(frames, lengths)  # (B, 1, T)
         mean = weights @ frames  # (B, 1, width)
         variance = weights @ (frames - mean).square()
-        return torch.cat([mean, variance.clamp(min=1e-5).sqrt()], dim=2).squeeze(1)
+        return _with_deviation(mean, variance).squeeze(1)
+
+
+class ContextStatisticsPooling(nn.Module):
+    """Channel- and context-dependent ASP (Desplanques, Thienpondt & Demuynck, Interspeech 2020, eq. 1-3).
+
+    Every channel has weights of its own, from e_t = V tanh(W [x_t; m; s] + b) + k and a softmax over time, with m
+    and s the plain mean and standard deviation of the utterance's frames. Output: weighted mean and standard
+    deviation. Variances below 1e-5 count as 1e-5.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.out_width = 2 * width
+        self.local = nn.Linear(width, ATTENTION_WIDTH)
+        self.context = nn.Linear(2 * width, ATTENTION_WIDTH, bias=False)
+        self.scores = nn.Linear(ATTENTION_WIDTH, width)
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        inside = None if lengths is None else frame_mask(lengths, frames.shape[1])[..., None]  # (B, T, 1)
+        scores = self.scores(torch.tanh(self.local(frames) + self.context(_plain(frames, inside))))
+        if inside is not None:
+            scores = scores.masked_fill(~inside, -torch.inf)
+        shares = F.softmax(scores, dim=1)  # (B, T, width)
+        mean = (shares * frames).sum(dim=1, keepdim=True)
+        variance = (shares * (frames - mean).square()).sum(dim=1, keepdim=True)
+        return _with_deviation(mean, variance).squeeze(1)
 
 
 class Attention(nn.Module):
@@ -77,20 +107,33 @@ class Attention(nn.Module):
         return F.softmax(scores, dim=1).unsqueeze(1)
 
 
-POOLINGS: dict[str, type[MeanPooling | SelfAttentivePooling | AttentiveStatisticsPooling]] = {
+def _plain(frames: Tensor, inside: Tensor | None) -> Tensor:
+    """(B, 1, 2 width): mean and standard deviation of the frames where `inside` (B, T, 1) is True."""
+    if inside is None:
+        variance, mean = torch.var_mean(frames, dim=1, correction=0, keepdim=True)
+        return _with_deviation(mean, variance)
+    count = inside.sum(dim=1, keepdim=True)
+    mean = frames.masked_fill(~inside, 0).sum(dim=1, keepdim=True) / count
+    centred = (frames - mean).masked_fill(~inside, 0)
+    return _with_deviation(mean, centred.square().sum(dim=1, keepdim=True) / count)
+
+
+def _with_deviation(mean: Tensor, variance: Tensor) -> Tensor:
+    return torch.cat([mean, variance.clamp(min=SMALLEST_VARIANCE).sqrt()], dim=2)
+
+
+Pooling = MeanPooling | SelfAttentivePooling | AttentiveStatisticsPooling | ContextStatisticsPooling
+
+POOLINGS: dict[str, type[Pooling]] = {
     "sap": SelfAttentivePooling,
     "asp": AttentiveStatisticsPooling,
+    "context-asp": ContextStatisticsPooling,
     "mean": MeanPooling,
 }
 
 
-def build_pooling(name: str, width: int) -> MeanPooling | SelfAttentivePooling | AttentiveStatisticsPooling:
+def build_pooling(name: str, width: int) -> Pooling:
     """The pooling called `name` for frames of `width`; raises ParamsError listing the choices."""
     if name not in POOLINGS:
         raise ParamsError(f"unknown pooling {name!r}; it is one of {list(POOLINGS)}")
     return POOLINGS[name](width=width)
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """(B, frames) bool: True for the frames that belong to each utterance."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from makermark.backbones.base import Backbone
-from makermark.backbones.pooling import build_pooling, frame_mask
+from makermark.backbones.frames import normalise_over_time, silence
+from makermark.backbones.pooling import build_pooling
 
 FILTERS = (16, 32, 64, 128)
 BLOCKS = (3, 4, 6, 3)
@@ -58,7 +59,7 @@ class ResNet34(Backbone):
         with torch.autocast(features.device.type, enabled=False):
             bands = normalise_over_time(features.float(), lengths)
         images = bands.transpose(1, 2).contiguous().unsqueeze(3).permute(0, 3, 1, 2)  # (B, 1, F, T)
-        x = _silence(self.stem_norm(F.relu_(self.stem(images))), lengths)
+        x = silence(self.stem_norm(F.relu_(self.stem(images))), lengths)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, T / 4, C)
@@ -90,11 +91,11 @@ class SEBasicBlock(nn.Module):
         """Images (B, C, F, T), zero past each length, and the lengths; the same after the block."""
         if lengths is not None:
             lengths = (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
-        out = _silence(self.norm1(F.relu_(self.conv1(x))), lengths)
+        out = silence(self.norm1(F.relu_(self.conv1(x))), lengths)
         out = self.norm2(self.conv2(out))
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(_channel_means(out, lengths)))))
         weighted = out * gates[..., None, None].to(out.dtype)
-        return _silence(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
+        return silence(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
 
 
 class Projection(nn.Sequential):
@@ -106,31 +107,8 @@ class Projection(nn.Sequential):
         )
 
 
-def normalise_over_time(features: Tensor, lengths: Tensor | None) -> Tensor:
-    """Give each band of each utterance in (B, T, F) mean 0 and variance 1 over its frames; 0 past its length.
-
-    Instance normalisation (Ulyanov 2016) without affine parameters, 1e-5 added to the variance.
-    """
-    if lengths is None:
-        variance, mean = torch.var_mean(features, dim=1, correction=0, keepdim=True)
-        return (features - mean) * torch.rsqrt(variance + 1e-5)
-    outside = ~frame_mask(lengths, features.shape[1])[..., None]  # (B, T, 1)
-    count = lengths[:, None, None]
-    mean = features.masked_fill(outside, 0).sum(dim=1, keepdim=True) / count
-    centred = (features - mean).masked_fill(outside, 0)
-    variance = centred.square().sum(dim=1, keepdim=True) / count
-    return centred * torch.rsqrt(variance + 1e-5)
-
-
-def _silence(images: Tensor, lengths: Tensor | None) -> Tensor:
-    """Zero past each utterance's length, as the padding of a convolution is past the last frame."""
-    if lengths is None:
-        return images
-    return images.masked_fill(~frame_mask(lengths, images.shape[3])[:, None, None], 0)
-
-
 def _channel_means(images: Tensor, lengths: Tensor | None) -> Tensor:
     """(B, C): the mean of each channel over its bands and the frames inside each length."""
     if lengths is None:
         return images.mean(dim=(2, 3))
-    return _silence(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]
+    return silence(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]

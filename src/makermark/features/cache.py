@@ -37,7 +37,7 @@ class FeatureCache:
     """
 
     def __init__(self, shards: list[Shard], parameters: Mapping[str, Scalar]) -> None:
-        self._shards = shards
+        self._shards, self._parameters = shards, parameters
         self.utterance_ids = np.array([u for shard in shards for u in shard.utterance_ids], dtype=str)
         self.frames: NDArray[np.int32] = np.concatenate([shard.frames for shard in shards])
         self.width: int = shards[0].values.shape[1]
@@ -65,6 +65,20 @@ class FeatureCache:
                 )
             shards.append(shard)
         return cls(shards, parameters)
+
+    def joined(self, other: FeatureCache) -> FeatureCache:
+        """The utterances of this cache and then those of `other`, made with the same parameters, as one.
+
+        Raises FeatureCacheError if an utterance stands in both; ValueError for other parameters.
+        """
+        if dict(self._parameters) != dict(other._parameters):
+            raise ValueError("only caches of the same parameters can be joined")
+        both = np.intersect1d(self.utterance_ids, other.utterance_ids)
+        if len(both):
+            raise FeatureCacheError(
+                f"utterance {str(both[0])!r} stands in two caches that are read together; rename it in one manifest"
+            )
+        return FeatureCache([*self._shards, *other._shards], self._parameters)
 
     def verify(self) -> None:
         """Read every byte once; raises FeatureCacheError naming the first damaged shard."""

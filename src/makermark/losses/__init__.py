@@ -8,7 +8,13 @@ from makermark.losses.amsoftmax import AMSoftmax
 from makermark.losses.angularproto import AngularProto
 from makermark.losses.base import Loss
 from makermark.losses.ge2e import GE2E
+from makermark.losses.npair import NPair
+from makermark.losses.proto import Proto
+from makermark.losses.proxyanchor import ProxyAnchor
+from makermark.losses.refd import RefD
 from makermark.losses.softmax import Softmax
+from makermark.losses.subcenter_aamsoftmax import SubcenterAAMSoftmax
+from makermark.losses.triplet import Triplet
 from makermark.registry import build_from
 
 __all__ = ["LOSSES", "Loss", "build"]
@@ -19,6 +25,12 @@ LOSSES: dict[str, type[Loss]] = {
     "aamsoftmax": AAMSoftmax,
     "angularproto": AngularProto,
     "ge2e": GE2E,
+    "npair": NPair,
+    "triplet": Triplet,
+    "proto": Proto,
+    "proxyanchor": ProxyAnchor,
+    "subcenter-aamsoftmax": SubcenterAAMSoftmax,
+    "refd": RefD,
 }
 
 

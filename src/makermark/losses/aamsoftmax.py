@@ -24,8 +24,7 @@ class AAMSoftmax(Loss):
 
     def __init__(self, *, num_systems: int, dim: int, margin: float, scale: float) -> None:
         super().__init__()
-        if not 0 <= margin < math.pi / 2:
-            raise ParamsError(f"loss aamsoftmax: margin is {margin}; an angle from 0 to below pi / 2 radians")
+        check_angle("aamsoftmax", margin=margin)
         above_zero("aamsoftmax", scale=scale)
         self.margin = margin
         self.scale = scale
@@ -36,8 +35,8 @@ class AAMSoftmax(Loss):
         with full_precision(embeddings) as x:
             x, directions = unit(x), unit(self.directions)
             cosines = x @ directions.T  # (B, C)
-            with_margin = self._with_margin(x, directions[systems])  # (B, 1)
-            logits = self.scale * cosines.scatter(1, systems[:, None], with_margin)
+            true = with_margin(x, directions[systems], self.margin)  # (B, 1)
+            logits = self.scale * cosines.scatter(1, systems[:, None], true)
             return F.cross_entropy(logits, systems)
 
     def logits(self, embeddings: Tensor) -> Tensor:
@@ -45,14 +44,21 @@ class AAMSoftmax(Loss):
         with full_precision(embeddings) as x:
             return self.scale * (unit(x) @ unit(self.directions).T)
 
-    def _with_margin(self, x: Tensor, true: Tensor) -> Tensor:
-        """(B, 1): cos(a + m) of the unit vectors `x` and `true`, each (B, D), and its continuation.
 
-        The sine is the length of what of `x` stands across `true`: unlike sqrt(1 - cos^2) it is exact for
-        small angles, and its gradient at an exact match is 0, not infinite.
-        """
-        cosine = (x * true).sum(dim=1, keepdim=True)
-        sine = torch.linalg.vector_norm(x - cosine * true, dim=1, keepdim=True)
-        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
-        continued = cosine - self.margin * math.sin(self.margin)
-        return torch.where(cosine >= -math.cos(self.margin), shifted, continued)
+def with_margin(x: Tensor, true: Tensor, margin: float) -> Tensor:
+    """(B, 1): cos(a + m) of the unit vectors `x` and `true`, each (B, D), and its continuation.
+
+    The sine is the length of what of `x` stands across `true`: unlike sqrt(1 - cos^2) it is exact for small
+    angles, and its gradient at an exact match is 0, not infinite.
+    """
+    cosine = (x * true).sum(dim=1, keepdim=True)
+    sine = torch.linalg.vector_norm(x - cosine * true, dim=1, keepdim=True)
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    continued = cosine - margin * math.sin(margin)
+    return torch.where(cosine >= -math.cos(margin), shifted, continued)
+
+
+def check_angle(loss: str, *, margin: float) -> None:
+    """Raise ParamsError unless the margin is an angle that leaves room."""
+    if not 0 <= margin < math.pi / 2:
+        raise ParamsError(f"loss {loss}: margin is {margin}; an angle from 0 to below pi / 2 radians")

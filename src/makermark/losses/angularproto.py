@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, unit
+from makermark.losses.base import Loss, above_zero, full_precision, groups, rows_at, turns, unit
 
 
 class AngularProto(Loss):
@@ -37,18 +37,9 @@ class AngularProto(Loss):
     def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
         batch = groups(systems, loss="angularproto")
         with full_precision(embeddings) as x:
-            queries = x[query_rows(x.detach(), batch)]  # (R, C, D)
+            queries = x[rows_at(turns(batch)[:, None], x.detach(), batch)]  # (R, C, D)
             prototypes = batch.member.to(x.dtype).T @ x - queries  # (R, C, D), but for a positive factor
             cosines = unit(queries) @ unit(prototypes).mT  # (R, C, C)
             similarities = (self.log_scale.exp() * cosines + self.bias).flatten(0, 1)  # (R C, C)
             rounds, count = queries.shape[:2]
             return F.cross_entropy(similarities, torch.arange(count, device=x.device).repeat(rounds))
-
-
-def query_rows(embeddings: Tensor, batch: Groups) -> Tensor:
-    """(R, C) int64: the row of each system's query in each of the R rounds."""
-    by_value = embeddings[:, 0].argsort()
-    ranked = by_value[batch.column[by_value].argsort(stable=True)]  # rows by system, then by value
-    first = batch.counts.cumsum(0) - batch.counts  # (C,): where each system starts in `ranked`
-    rounds = torch.arange(int(batch.counts.max()), device=embeddings.device)
-    return ranked[first + rounds[:, None] % batch.counts]

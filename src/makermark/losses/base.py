@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from makermark.errors import ParamsError
+
+if TYPE_CHECKING:
+    from makermark.losses.emphasis import Emphasis
 
 
 class Loss(nn.Module):
@@ -23,8 +26,21 @@ class Loss(nn.Module):
 
     needs_groups: ClassVar[bool]  # whether every system of a batch must bring at least 2 utterances
 
+    mixing: float = (
+        0.0  # above 0: batches are mixed too, with shares from Beta(mixing, mixing); see `of_mixture`
+    )
+
     def logits(self, embeddings: Tensor) -> Tensor | None:
         """(B, C): what its classifier says of the training systems, without margins; None if it has none."""
+        return None
+
+    def of_mixture(self, embeddings: Tensor, first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+        """What is added for embeddings (B, D) of mixed inputs, each `share` (B,) of an utterance of system `first`
+        (B,) and for the rest one of system `second` (B,). Losses with `mixing` above 0 have it."""
+        raise NotImplementedError(f"{type(self).__name__} does not mix")
+
+    def emphasis(self) -> Emphasis | None:
+        """Afresh, what the backbone learns first, on bona fide and synthetic speech; None for most losses."""
         return None
 
 
@@ -46,6 +62,23 @@ def groups(systems: Tensor, *, loss: str) -> Groups:
             "system and needs at least 2 of each: use the balanced sampler with 2 or more per system"
         )
     return Groups(column, counts, column[:, None] == torch.arange(len(names), device=systems.device))
+
+
+def turns(batch: Groups) -> Tensor:
+    """(R,) int64: 0, 1, ... up to the utterances of the largest system, without the end."""
+    return torch.arange(int(batch.counts.max()), device=batch.counts.device)
+
+
+def rows_at(places: Tensor, embeddings: Tensor, batch: Groups) -> Tensor:
+    """(..., C) int64: the row of each system's utterance at its place of `places` (..., C or 1).
+
+    A system's utterances stand in the order of the first number of their embeddings (B, D), a rule that
+    depends on the vectors alone; past the last one it begins again.
+    """
+    by_value = embeddings[:, 0].argsort()
+    ranked = by_value[batch.column[by_value].argsort(stable=True)]  # rows by system, then by value
+    first = batch.counts.cumsum(0) - batch.counts  # (C,): where each system starts in `ranked`
+    return ranked[first + places % batch.counts]
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -2,13 +2,18 @@
 
 from makermark.reporting.confusion import plot_confusion
 from makermark.reporting.curves import plot_det, plot_histograms, plot_training
+from makermark.reporting.detectors import plot_detectors
+from makermark.reporting.distances import plot_distances
 from makermark.reporting.dvc_plots import write_confusion, write_det, write_history
 from makermark.reporting.map import plot_map
-from makermark.reporting.tables import results_markdown, results_table
+from makermark.reporting.tables import open_set_lines, results_markdown, results_table
 
 __all__ = [
+    "open_set_lines",
     "plot_confusion",
     "plot_det",
+    "plot_detectors",
+    "plot_distances",
     "plot_histograms",
     "plot_map",
     "plot_training",

@@ -12,7 +12,11 @@ Figures = Mapping[str, Any]
 
 TEXT_COLUMNS = 3  # the rest is figures
 SETS = ("dev", "test")
-BASELINE_NAMES = {"logmel_stats": "log-mel statistics", "untrained": "untrained network"}
+BASELINE_NAMES = {
+    "logmel_stats": "log-mel statistics",
+    "resemblyzer": "speaker encoder",
+    "untrained": "untrained network",
+}
 EXPLANATION = (
     "EER over the cosine of every pair of utterances; micro: all pairs pooled, macro: mean over systems; "
     "[95 % interval by bootstrap over systems]; baselines: micro/macro. Seen: stands in the training set."
@@ -30,13 +34,37 @@ def results_markdown(score: Figures) -> str:
 def results_table(score: Figures) -> Table:
     """The table for the terminal, from what metrics/score.json holds."""
     header, rows = cells(score, decimals=1)
-    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=0)
     for number, name in enumerate(header):
-        longest_word = max(len(word) for word in name.split())
-        table.add_column(name, justify="left" if number < TEXT_COLUMNS else "right", min_width=longest_word)
+        breaks = name.startswith("EER")  # where the terminal is narrow: between figure and interval
+        table.add_column(
+            name if breaks else name.replace(" ", "\n"),
+            justify="left" if number < TEXT_COLUMNS else "right",
+            no_wrap=not breaks,
+        )
     for row, following in zip(rows, [*rows[1:], [""]], strict=True):
         table.add_row(*row, end_section=bool(following[0]), style="bold" if row[0] else None)
     return table
+
+
+def open_set_lines(score: Figures) -> list[str]:
+    """What else test says, a sentence each: identification of seen systems, detection of unseen ones."""
+    test = score["test"]
+    ways = {"head": "by the classifier head", "centroid": "by nearest centroid"}
+    named = [f"{test['identification'][way]['accuracy_percent']:.1f} % {how}" for way, how in ways.items()
+             if way in test["identification"]]  # fmt: skip
+    lines = [f"Identification of the seen systems of test: {', '.join(named) or 'none there'}"]
+    chosen = test["out_of_domain"]["chosen_on_dev"]
+    if chosen and test["out_of_domain"][chosen]["auroc_percent"] is not None:
+        told = test["out_of_domain"][chosen]
+        intervals = [told[f"{name}_ci95_percent"] for name in ("auroc", "fpr95")]
+        auroc, fpr95 = ("" if i is None else f" [{i[0]:.1f}, {i[1]:.1f}]" for i in intervals)
+        lines.append(
+            f"Unseen against seen systems of test, by {chosen} (chosen on dev): "
+            f"AUROC {told['auroc_percent']:.1f} %{auroc}, FPR at 95 % TPR {told['fpr95_percent']:.1f} %{fpr95}, "
+            f"EERc {told['eerc_percent']:.1f} %"
+        )
+    return lines
 
 
 def cells(score: Figures, *, decimals: int) -> tuple[list[str], list[list[str]]]:

@@ -60,6 +60,18 @@ def crossing_bin(
     return len(hit) - 1 - k, before
 
 
+def equal_error(target_scores: Array, nontarget_scores: Array) -> float:
+    """The EER of two sets of scores, in [0, 1]: where the ROC, straight between neighbouring scores, has as many
+    misses as false accepts, as rates."""
+    kinds = (len(target_scores), len(nontarget_scores))
+    values, bins = np.unique(np.concatenate([target_scores, nontarget_scores]), return_inverse=True)
+    targets, nontargets = (
+        np.bincount(of_kind, minlength=len(values)) for of_kind in np.split(bins, [kinds[0]])
+    )
+    place, above = crossing_bin(targets, nontargets, above=(0, 0), totals=kinds)
+    return Bracket(0, 0, *above, int(targets[place]), int(nontargets[place])).eer(*kinds)
+
+
 def area(targets: Array, nontargets: Array, *, one_score: Array) -> tuple[float, float]:
     """Area under the ROC, and the largest error that the bins allow.
 

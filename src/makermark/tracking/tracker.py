@@ -62,10 +62,11 @@ class NoTracker:
         pass
 
 
-def log_epoch(tracker: Tracker, epoch: Mapping[str, float]) -> None:
-    """Record one entry of a training history: `epoch` is the step, the rest are its figures."""
+def log_epoch(tracker: Tracker, epoch: Mapping[str, float], *, prefix: str = "") -> None:
+    """Record one entry of a training history: `epoch` is the step, the rest are its figures, named PREFIXname."""
     tracker.metrics(
-        {name: value for name, value in epoch.items() if name != "epoch"}, step=int(epoch["epoch"])
+        {f"{prefix}{name}": value for name, value in epoch.items() if name != "epoch"},
+        step=int(epoch["epoch"]),
     )
 
 

@@ -25,14 +25,15 @@ def log_run(
     tags: Mapping[str, str],
     artefacts: Sequence[tuple[Path, str]],
     start: Path,
+    emphasis: Sequence[Mapping[str, float]] = (),
     experiment: str = "makermark",
 ) -> str:
     """Record a whole run, or what its run lacks, and return the run's id. Doing it twice changes nothing.
 
     `history` has one entry per epoch, with its number under `epoch`; `metrics` may be nested as in
-    metrics/*.json; `artefacts` are paths with their folder in the run. The run is the one tagged with
-    the model, or one that lost its server in mid-training (its epochs are the first of `history`), or a
-    new one. Raises TrackingError if MLflow is not installed or fails.
+    metrics/*.json; `artefacts` are paths with their folder in the run; `emphasis` is the history of a first
+    stage. The run is the one tagged with the model, or one that lost its server in mid-training (its epochs
+    are the first of `history`), or a new one. Raises TrackingError if MLflow is not installed or fails.
     """
     try:
         store = Store(start, experiment=experiment)
@@ -41,6 +42,8 @@ def log_run(
     run = store.of_model(model_sha256) or interrupted(store, name, history) or store.create(name)
     with MlflowTracker(store, run, ends=True, strict=True) as tracker:
         tracker.params(params)
+        for epoch in emphasis:
+            log_epoch(tracker, epoch, prefix="emphasis.")
         for epoch in history:
             log_epoch(tracker, epoch)
         tracker.metrics(numbers(metrics))

@@ -9,18 +9,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from makermark.backbones.base import Backbone, Learners
+from makermark.backbones.base import Backbone, Learners, as_float
 from makermark.device import autocast
 from makermark.errors import TrainingError
 from makermark.features.cache import FeatureCache
 from makermark.losses.base import Loss
+from makermark.training.mixing import Mixture, mix
 from makermark.training.resume import ResumeFile, State, Weights
 from makermark.training.schedule import learning_rate
 
@@ -139,6 +140,7 @@ def train_epoch(
         before = time.perf_counter()
         crops = torch.from_numpy(cache.crops(rows[batch], frames=crop_frames, rng=rng))
         targets = torch.from_numpy(labels[batch])
+        mixture = mix(crops, alpha=loss.mixing, rng=rng) if loss.mixing > 0 else None
         waiting += time.perf_counter() - before
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(
@@ -148,9 +150,9 @@ def train_epoch(
                 total_steps=epochs * len(sampler),
             )
         with autocast(device, precision):
-            value = loss(backbone(crops.to(device)), targets.to(device))
+            value = cost(backbone, loss, crops.to(device), targets.to(device), mixture)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(value.detach())
         utterances += len(batch)
@@ -169,6 +171,15 @@ def train_epoch(
         "data_wait_percent": 100 * waiting / seconds,
         "utterances_per_s": utterances / seconds,
     }
+
+
+def cost(backbone: Backbone, loss: Loss, crops: Tensor, targets: Tensor, mixture: Mixture | None) -> Tensor:
+    """The loss of crops (B, T, F) of systems `targets` (B,), with their mixture in the same pass, if there is one."""
+    if mixture is None:
+        return cast(Tensor, loss(backbone(crops), targets))
+    mixed, partner, share = (part.to(crops.device) for part in mixture)
+    clean, blended = backbone(torch.cat([as_float(crops), mixed])).chunk(2)
+    return cast(Tensor, loss(clean, targets)) + loss.of_mixture(blended, targets, targets[partner], share)
 
 
 def weights_of(modules: Mapping[str, nn.Module]) -> Weights:
