@@ -5,6 +5,7 @@ Legend of axes: B batch, T samples, F bands, C channels. Images are (B, C, F, T'
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,13 +18,11 @@ def band_passes(count: int, length: int, *, sample_rate_hz: int) -> Tensor:
     - 2 f1 sinc(2 f1 n) with edges f1, f2 in cycles per sample and n = 0 in the middle (`length` is odd); it is
     cut by a Hamming window. Mel: 2595 log10(1 + f / 700).
     """
-    highest_mel = 2595 * torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64).log10()
-    mels = torch.linspace(0, 1, count + 1, dtype=torch.float64) * highest_mel
+    mels = np.linspace(0, 2595 * np.log10(1 + sample_rate_hz / 2 / 700), count + 1)
     edges = 2 * 700 * (10 ** (mels / 2595) - 1) / sample_rate_hz  # of half the sampling rate
-    times = torch.arange(length, dtype=torch.float64) - length // 2
-    low_passes = edges[:, None] * torch.sinc(edges[:, None] * times)
-    window = torch.hamming_window(length, periodic=False, dtype=torch.float64)
-    return (window * low_passes.diff(dim=0)).float().unsqueeze(1)
+    low_passes = edges[:, None] * np.sinc(edges[:, None] * (np.arange(length) - length // 2))
+    filters = np.hamming(length) * np.diff(low_passes, axis=0)
+    return torch.from_numpy(filters.astype(np.float32)).unsqueeze(1)
 
 
 class ResidualBlock(nn.Module):
