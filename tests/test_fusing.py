@@ -78,6 +78,12 @@ def test_an_unknown_or_repeated_name_is_refused(tmp_path):
         gather(["this", "this"], workspace=this, folder=tmp_path)
 
 
+def test_one_model_under_two_names_is_refused(tmp_path):
+    this, copy = (write_system(tmp_path / name, spread=0.5, seed=1) for name in ("this", "copy"))
+    with pytest.raises(ParamsError, match="are the same model; after dvc exp run the workspace"):
+        gather(["this", str(copy)], workspace=this, folder=tmp_path)
+
+
 @pytest.mark.parametrize("projection", ["none", "lda", "pca"])
 def test_each_way_beats_its_parts_where_they_err_apart(tmp_path, projection):
     folders = [write_system(tmp_path / str(seed), spread=0.7, seed=seed) for seed in (3, 4, 5)]

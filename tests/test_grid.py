@@ -54,6 +54,12 @@ def test_experiments_are_found_by_name_and_dvcs_own_references_are_not_experimen
     assert told["test"]["eer_micro_percent"] == 7.5
 
 
+def test_a_changed_params_yaml_is_not_passed_on_to_a_whole_grid(repository):
+    (repository / "params.yaml").write_text("loss: ge2e")
+    with pytest.raises(ParamsError, match="that every experiment of the grid would inherit"):
+        grid.queue([], repository)
+
+
 def test_what_an_experiment_did_not_leave_is_told_in_one_line(repository):
     reference = kept.experiments(repository)["small-ge2e-s0"]
     with pytest.raises(FilesError, match=r"git show .*metrics/none.json.*does not exist"):

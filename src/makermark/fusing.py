@@ -34,11 +34,20 @@ def gather(names: Sequence[str], *, workspace: Path, folder: Path) -> dict[str, 
     """The embeddings of each system: `this` for those in `workspace`, a folder, or a DVC experiment's name.
 
     Utterances come in the order of the first system. Raises ParamsError for a name that is none of these or
-    appears twice, FilesError for systems that did not embed the same utterances.
+    appears twice, or for one model under two names; FilesError for systems that did not embed the same utterances.
     """
     if len(set(names)) != len(names):
         raise ParamsError(f"fuse.systems {list(names)}: one appears twice; name different systems")
-    return _aligned({name: _embeddings(name, workspace, folder) for name in names})
+    found = {name: _embeddings(name, workspace, folder) for name in names}
+    models: dict[str, str] = {}
+    for name, embeddings in found.items():
+        twin = models.setdefault(embeddings.metadata["model_sha256"], name)
+        if twin != name:
+            raise ParamsError(
+                f"fuse.systems: {name} and {twin} are the same model; after dvc exp run the workspace holds what it "
+                "ran: go back with git restore params.yaml dvc.lock metrics && dvc checkout"
+            )
+    return _aligned(found)
 
 
 def fuse(

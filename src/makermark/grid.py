@@ -66,7 +66,15 @@ def read_grid(path: Path) -> list[Experiment]:
 
 
 def queue(experiments: Sequence[Experiment], folder: Path) -> list[str]:
-    """Put those that DVC has not run into its queue; returns their names. `dvc exp run --run-all` runs them."""
+    """Put those that DVC has not run into its queue; returns their names. `dvc exp run --run-all` runs them.
+
+    Raises ParamsError if params.yaml differs from the commit's: every experiment would inherit that.
+    """
+    if kept.run(["git", "status", "--porcelain", "params.yaml"], folder).strip():
+        raise ParamsError(
+            "params.yaml has changes that every experiment of the grid would inherit; commit it, or go back with "
+            "git restore params.yaml"
+        )
     there = kept.experiments(folder)
     new = [experiment for experiment in experiments if experiment.name not in there]
     for experiment in new:

@@ -15,6 +15,7 @@ def part(percent):
         "eer_micro_ci95_percent": [percent - 1, percent + 2],
         "eer_macro_ci95_percent": [percent / 2 - 1, percent / 2 + 2],
         "utterances": 1020,
+        "systems": 24,
     }
 
 
@@ -49,10 +50,15 @@ def test_a_reader_finds_every_figure_with_its_interval(score):
 
 
 def test_a_figure_that_does_not_exist_is_a_dash(score):
-    without = dict.fromkeys(part(1.0)) | {"utterances": 30}
+    without = dict.fromkeys(part(1.0)) | {"utterances": 30, "systems": 1}
     score["test"]["strata"][STRATA[3]] = without
     score["baselines"]["untrained"]["test"]["strata"][STRATA[3]] = without
     assert rows_of(results_markdown(score))[-1][3:] == ["30", "-", "-", "35.00/17.50", "-/-"]
+
+
+def test_too_few_systems_show_no_interval(score):
+    score["test"]["strata"][STRATA[3]]["systems"] = 2
+    assert rows_of(results_markdown(score))[-1][4] == "13.13"
 
 
 def test_a_stratum_that_a_corpus_lacks_has_no_row(score):

@@ -11,6 +11,7 @@ from rich.table import Table
 Figures = Mapping[str, Any]
 
 TEXT_COLUMNS = 3  # the rest is figures
+FEWEST_SYSTEMS = 5  # below that a bootstrap over systems says nothing: no interval is shown
 SETS = ("dev", "test")
 BASELINE_NAMES = {
     "logmel_stats": "log-mel statistics",
@@ -19,7 +20,8 @@ BASELINE_NAMES = {
 }
 EXPLANATION = (
     "EER over the cosine of every pair of utterances; micro: all pairs pooled, macro: mean over systems; "
-    "[95 % interval by bootstrap over systems]; baselines: micro/macro. Seen: stands in the training set."
+    "[95 % interval by bootstrap over systems, where there are 5 or more]; baselines: micro/macro. "
+    "Seen: stands in the training set."
 )
 
 
@@ -90,7 +92,11 @@ def figures(parts: list[Figures], decimals: int) -> list[str]:
 
     def with_interval(name: str) -> str:
         interval = model[f"{name}_ci95_percent"]
-        ends = "" if interval is None else f" [{rounded(interval[0])}, {rounded(interval[1])}]"
+        ends = (
+            ""
+            if interval is None or model["systems"] < FEWEST_SYSTEMS
+            else f" [{rounded(interval[0])}, {rounded(interval[1])}]"
+        )
         return rounded(model[f"{name}_percent"]) + ends
 
     model, *baselines = parts
