@@ -8,12 +8,13 @@ from makermark import door
 from makermark.corpora.bonafide import is_there, read
 from makermark.corpora.rows import read_manifest
 from makermark.features.cache import write_cache
+from makermark.features.writing import remove_other_caches
 from makermark.inputs import BONAFIDE, build_front_end, front_ends_of
 from makermark.params import read_params
 
 
 def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
-    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER.
+    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER, and no others.
 
     Those of the speech in BONAFIDE, if there is some, into FOLDER/bonafide.
     """
@@ -23,7 +24,10 @@ def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("para
         corpora[folder / BONAFIDE] = read(bonafide)
     else:
         shutil.rmtree(folder / BONAFIDE, ignore_errors=True)
-    for (place, rows), name in product(corpora.items(), front_ends_of(p)):
+    front_ends = front_ends_of(p)
+    for place in corpora:
+        remove_other_caches(place, keep=front_ends)
+    for (place, rows), name in product(corpora.items(), front_ends):
         write_cache(
             rows,
             build_front_end(p, name),

@@ -8,6 +8,12 @@ from makermark.fusing import fuse, gather
 from makermark.judging import judge
 from makermark.params import read_params
 from makermark.reporting.grid import Result, grid_markdown, plot_grid
+from makermark.tracking.repository import main_repository
+
+LEARNED = (
+    "Weights were learned on dev: its figures flatter `score_fusion` and `both`. A projection was fitted on train. "
+    "Nothing was learned on test."
+)
 
 
 def main(embeddings: Path, metrics: Path, table: Path, params: Path = Path("params.yaml")) -> None:
@@ -20,7 +26,7 @@ def main(embeddings: Path, metrics: Path, table: Path, params: Path = Path("para
         table.with_suffix(".png").unlink(missing_ok=True)
         return
     fusion = fuse(
-        gather(p.fuse.systems, workspace=embeddings, folder=Path.cwd()),
+        gather(p.fuse.systems, workspace=embeddings, folder=main_repository(Path.cwd())),
         projection=p.fuse.projection,
         dim=p.fuse.dim,
         max_utterances=p.fuse.max_utterances,
@@ -38,7 +44,7 @@ def main(embeddings: Path, metrics: Path, table: Path, params: Path = Path("para
     rows = [Result(name, figures, None) for name, figures in results.items()]
     plot_grid(table.with_suffix(".png"), rows)
     with replacing(table) as draft:
-        draft.write_text(grid_markdown(rows), encoding="utf-8")
+        draft.write_text(f"{grid_markdown(rows)}\n{LEARNED}\n", encoding="utf-8")
     write_json(metrics, {"systems": list(fusion.parts), "weights": fusion.weights, "results": results})
 
 

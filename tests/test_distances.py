@@ -30,6 +30,14 @@ def test_unseen_systems_lie_farther_from_train_than_seen_ones_of_the_same_split(
     assert found.systems.names == ["a", "b", "n"]
 
 
+def test_a_system_of_one_utterance_has_no_spread_and_is_left_out():
+    whole = embeddings(unseen_at=[0, 0, 1.0])
+    systems, tests = whole.systems, (whole.labels["split"] == "test").to_numpy()
+    lone = np.flatnonzero((systems == "b") & tests)[1:]
+    rest = whole.take(np.setdiff1d(np.arange(len(systems)), lone))
+    assert distances_between(rest, split="test", halvings=2, seed=0).systems.names == ["a", "n"]
+
+
 def test_the_length_of_vectors_decides_nothing():
     one = embeddings(unseen_at=[0, 0, 1.0])
     other = Embeddings(one.labels, 7 * one.vectors, None, {})

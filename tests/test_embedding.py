@@ -15,7 +15,7 @@ from makermark.embedding import embed, log_mel_statistics, standardise
 from makermark.errors import CheckpointError, FilesError
 from makermark.features.cache import FeatureCache, write_cache
 from makermark.training import weights_of
-from makermark.vectors import read_embeddings, write_embeddings
+from makermark.vectors import read_embeddings, utterances_sha256, write_embeddings
 from tests_support import FBANK, tone_corpus
 
 CPU = torch.device("cpu")
@@ -150,11 +150,20 @@ def test_embeddings_survive_the_disk_with_labels_strata_and_metadata(tmp_path):
     write_embeddings(tmp_path / "e.arrow", rows, vectors, metadata={"model_sha256": "m"})
     found = read_embeddings(tmp_path / "e.arrow")
     np.testing.assert_array_equal(found.vectors, vectors)
-    assert found.metadata == {"model_sha256": "m"}
+    assert found.metadata == {"model_sha256": "m", "utterances_sha256": utterances_sha256(rows)}
     test = found.of_split("test")
     assert list(test.labels["utterance_id"]) == list(rows.loc[rows["split"] == "test", "utterance_id"])
     assert set(test.labels["stratum"]) == {"unseen_system_unseen_language"}
     np.testing.assert_array_equal(test.vectors, vectors[1::2])
+
+
+def test_utterances_are_the_same_in_any_order_and_others_with_another_system_or_file():
+    rows = rows_of(6)
+    assert utterances_sha256(rows) == utterances_sha256(rows.iloc[::-1])
+    for column in ("system", "sha256", "split"):
+        changed = rows.copy()
+        changed.loc[2, column] = "another"
+        assert utterances_sha256(changed) != utterances_sha256(rows)
 
 
 def test_logits_lie_beside_the_vectors_where_the_model_has_a_classifier(tmp_path):

@@ -49,6 +49,19 @@ def test_a_loss_that_learns_its_classes_takes_the_random_sampler(name):
         ({"losses": {"ge2e": {"scale": 10.0, "bais": -5.0}}}, r"unknown settings \['bais'\]"),
         ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0}}}, "scale is -1.0"),
         ({"backbones": {"resnet34": {"pooling": "max"}}}, "max"),
+        (
+            {"samplers": {"balanced": {"batch_systems": 0, "utterances_per_system": 6}}},
+            "batch_systems is 0; it is at",
+        ),
+        (
+            {"train": dataclasses.replace(PARAMS.train, crop_seconds=0.01)},
+            "1 frames of fbank, but backbone 'resnet34'",
+        ),
+        ({"embed": dataclasses.replace(PARAMS.embed, device="mps")}, "device is 'mps', which this machine"),
+        (
+            {"front_ends": {**PARAMS.front_ends, "waveform": {"sample_rate_hz": 8000}}, "backbone": "aasist"},
+            "it is 16000",
+        ),
         ({"features": dataclasses.replace(PARAMS.features, front_ends=["mfcc"])}, "'mfcc'"),
     ],
 )

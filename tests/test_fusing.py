@@ -69,6 +69,19 @@ def test_other_utterances_are_refused(tmp_path):
         gather([str(first), str(second)], workspace=first, folder=tmp_path)
 
 
+def test_the_same_names_for_other_audio_are_refused(tmp_path):
+    rows = rows_of()
+    first = write_system(tmp_path / "first", spread=0.5, seed=1)
+    second = write_system(tmp_path / "second", spread=0.5, seed=2, rows=rows.assign(sha256="other"))
+    with pytest.raises(FilesError, match="but other audio, systems or splits"):
+        gather([str(first), str(second)], workspace=first, folder=tmp_path)
+
+
+def test_a_system_is_not_called_as_a_way_of_fusing(tmp_path):
+    with pytest.raises(ParamsError, match="'both' is what a way of fusing is called"):
+        gather(["this", "both"], workspace=tmp_path, folder=tmp_path)
+
+
 def test_an_unknown_or_repeated_name_is_refused(tmp_path):
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     this = write_system(tmp_path / "this", spread=0.5, seed=1)

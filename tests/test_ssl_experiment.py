@@ -10,9 +10,11 @@ import torch
 
 from encoders_support import save_model
 from makermark import experiment
+from makermark.baselines import BASELINES
 from makermark.checkpoint import load_checkpoint
+from makermark.embedding import embed
 from makermark.errors import EncoderError, FeatureCacheError, ParamsError
-from makermark.features.cache import write_cache
+from makermark.features.cache import FeatureCache, write_cache
 from makermark.inputs import build_front_end, front_end_of, front_ends_of
 from makermark.params import read_params
 from makermark.tracking.tracker import NoTracker
@@ -41,7 +43,7 @@ def params_for(model, **ssl):
             device="cpu",
             precision="float32",
         ),
-        embed=dataclasses.replace(PARAMS.embed, device="cpu"),
+        embed=dataclasses.replace(PARAMS.embed, device="cpu", baselines=["logmel_stats"]),
     )
 
 
@@ -104,6 +106,29 @@ def test_it_trains_and_its_checkpoint_embeds_where_the_model_is_gone(name, ssl, 
     assert (tmp_path / "embeddings" / "model.arrow").exists()
     inside = [name for name in checkpoint.backbone.state_dict() if name.startswith("encoder.")]
     assert bool(inside) is (reads == "waveform")  # beside a cache of its frames nothing of it is stored
+
+
+def test_the_untrained_baseline_begins_with_the_pretrained_encoder_and_refuses_where_it_is_gone(
+    corpus, tmp_path
+):
+    model = save_model(tmp_path, "layer")
+    params = params_for(model)
+    write_features(params, corpus, tmp_path / "features")
+    train(params, corpus, tmp_path)
+    description = load_checkpoint(tmp_path / "models" / "last").description
+    cpu = torch.device("cpu")
+    found = BASELINES["untrained"](params, corpus[0], tmp_path / "features", description, cpu)
+    encoder = experiment.encoders.load(str(model), layer="last")
+    network = experiment.build_backbone(params, width=1, encoder=encoder)
+    cache = FeatureCache.open(
+        tmp_path / "features" / "waveform", build_front_end(params, "waveform").parameters()
+    )
+    rows = cache.rows_of(corpus[0].rows["utterance_id"])
+    expected = embed(network, cache, rows, batch_frames=32000, device=cpu)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    shutil.rmtree(model)
+    with pytest.raises(EncoderError):
+        BASELINES["untrained"](params, corpus[0], tmp_path / "features", description, cpu)
 
 
 def test_a_fine_tuned_checkpoint_holds_the_encoder_as_it_was_trained(corpus, tmp_path):

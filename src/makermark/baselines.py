@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from makermark import speaker_encoder
-from makermark.checkpoint import Description, build_parts
+from makermark import backbones, encoders, speaker_encoder
+from makermark.checkpoint import Description
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_precision
 from makermark.embedding import embed, log_mel_statistics, standardise
@@ -40,9 +40,15 @@ def logmel_stats(
 def untrained(
     params: Params, manifest: Manifest, features: Path, model: Description, device: torch.device
 ) -> Vectors:
-    """The model's own network with its initial weights."""
+    """The model's own network with the weights it began with, pretrained parts included."""
+    encoder = None
+    if model.encoder:
+        encoder = encoders.load(model.params["ssl"]["model"], layer=model.params["ssl"]["layer"])
     torch.manual_seed(model.params["seed"])
-    network, _ = build_parts(model)
+    network = backbones.build(
+        model.backbone, dim=model.dim, width=model.width, encoder=encoder, **model.backbone_settings
+    )
+    network.begin()
     cache = FeatureCache.open(features / model.front_end, model.front_end_parameters)
     return embed(
         network,

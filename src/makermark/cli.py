@@ -142,7 +142,7 @@ def table_of_grid(
     """Write the table and the picture of what has run of a grid."""
     from makermark.files import replacing
     from makermark.grid import collect, read_grid
-    from makermark.reporting.grid import Result, grid_markdown, plot_grid
+    from makermark.reporting.grid import Result, baseline_results, grid_markdown, plot_grid
 
     experiments = read_grid(grid)
     outcomes = collect(experiments, Path.cwd())
@@ -151,9 +151,12 @@ def table_of_grid(
             f"{grid}: none of its {len(experiments)} experiments has run; queue and run them first"
         )
     results = [Result(o.experiment.arm, o.score, o.train_seconds) for o in outcomes]
+    untaught = baseline_results([o.score for o in outcomes])
+    commits = ", ".join(sorted({o.commit[:8] for o in outcomes}))
     with replacing(table) as draft:
-        draft.write_text(grid_markdown(results), encoding="utf-8")
-    plot_grid(picture, results)
+        text = f"{grid_markdown([*results, *untaught])}\nMade by {grid} at commit {commits}.\n"
+        draft.write_text(text, encoding="utf-8")
+    plot_grid(picture, [*results, *untaught])
     print(f"{len(outcomes)} of {len(experiments)} experiments: {table}, {picture}")
 
 

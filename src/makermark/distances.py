@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from makermark.scoring.frechet import LEDOIT_WOLF, FrechetTable, frechet_between, frechet_matrix
 from makermark.scoring.fusion import unit
 from makermark.vectors import Embeddings
@@ -21,7 +23,8 @@ class Distances:
 def distances_between(model: Embeddings, *, split: str, halvings: int, seed: int) -> Distances:
     """Of all embeddings the sets train, and of dev and test seen and unseen; of `split` every system.
 
-    Covariances are shrunk after Ledoit and Wolf, since many a set has no more vectors than dimensions.
+    A set or system of fewer than two is left out. Covariances are shrunk after Ledoit and Wolf, since many a set
+    has no more vectors than dimensions.
     """
     sets = {"train": model.of_split("train")}
     for part in ("dev", "test"):
@@ -32,6 +35,8 @@ def distances_between(model: Embeddings, *, split: str, halvings: int, seed: int
             f"{part}_unseen": rows.take((~seen).nonzero()[0]),
         }
     chosen = model.of_split(split)
+    sizes = chosen.labels["system"].map(chosen.labels["system"].value_counts()).to_numpy()
+    chosen = chosen.take(np.flatnonzero(sizes > 1))
     parts = {name: unit(part.vectors) for name, part in sets.items() if len(part.vectors) > 1}
     return Distances(
         frechet_between(parts, shrinkage=LEDOIT_WOLF, halvings=halvings, seed=seed),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from makermark.backbones import Backbone
 from makermark.device import autocast
 from makermark.features.cache import FeatureCache
 
@@ -18,7 +18,7 @@ Vectors = NDArray[np.float32]
 
 
 def embed(
-    backbone: nn.Module,
+    backbone: Backbone,
     cache: FeatureCache,
     rows: Rows,
     *,
@@ -29,13 +29,16 @@ def embed(
     """The embeddings (N, D) of whole utterances, not normalised, in the order of `rows` (N,).
 
     Utterances of similar length share a batch of at most `batch_frames` frames, padding included; the
-    backbone masks what pads, so that the batch an utterance is in does not change its vector.
+    backbone masks what pads, so that the batch an utterance is in does not change its vector. One shorter than
+    the backbone takes is repeated.
     """
     backbone.to(device).eval()
     place = {int(row): position for position, row in enumerate(rows)}
     vectors: Vectors | None = None
     with torch.inference_mode(), autocast(device, precision):
-        for batch, features, lengths in cache.length_batches(rows, max_frames=batch_frames):
+        for batch, features, lengths in cache.length_batches(
+            rows, max_frames=batch_frames, min_frames=backbone.min_frames
+        ):
             same = bool((lengths == lengths[0]).all())
             given = None if same else torch.from_numpy(lengths.astype(np.int64)).to(device)
             out = backbone(torch.from_numpy(features).to(device), given).float().cpu().numpy()

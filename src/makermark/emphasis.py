@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from makermark.backbones import Backbone
 from makermark.corpora import bonafide
@@ -100,7 +99,7 @@ def emphasise(
     real = dev.classes == BONAFIDE
     frames = round(params.embed.batch_seconds * front_end.frames_per_second)
 
-    def dev_eer(network: nn.Module) -> float:
+    def dev_eer(network: Backbone) -> float:
         vectors = embed(
             network, stage.cache, dev.rows, batch_frames=frames, device=device, precision=precision
         )

@@ -40,7 +40,6 @@ from makermark.inputs import (
     usable,
 )
 from makermark.params import Params
-from makermark.registry import check_settings
 from makermark.scoring import score_set
 from makermark.training import Epoch, ResumeFile, train, weights_of
 from makermark.vectors import write_embeddings
@@ -60,23 +59,25 @@ def check(params: Params) -> None:
         raise ParamsError(f"loss {params.loss!r} needs bona fide speech: {bonafide.why_none(bonafide.NONE)}")
     needs_groups = bool(loss.needs_groups)
     sampler = params.settings("samplers", params.sampler)
-    check_settings(
-        sampling.SAMPLERS,
-        params.sampler,
-        what="sampler",
-        facts={"systems": None, "seed": None},
-        settings=sampler,
-    )
+    sampling.check(params.sampler, **sampler)
     if needs_groups:
         sampling.check_groups(params.sampler, loss=params.loss, **sampler)
     for name in front_ends_of(params):
         build_front_end(params, name)
     architecture = encoder_of(params)
+    front_end = build_front_end(params, front_end_of(params))
     with torch.device("meta"):
         encoder = None if architecture is None else encoders.build(architecture)
-        build_backbone(params, width=build_front_end(params, front_end_of(params)).width, encoder=encoder)
+        backbone = build_backbone(params, width=front_end.width, encoder=encoder)
+    crop_frames = round(params.train.crop_seconds * front_end.frames_per_second)
+    if crop_frames < backbone.min_frames:
+        raise ParamsError(
+            f"train.crop_seconds is {params.train.crop_seconds}: {crop_frames} frames of {front_end.name}, but "
+            f"backbone {params.backbone!r} takes {backbone.min_frames} or more"
+        )
     check_baselines(params)
     choose_device(params.train.device)
+    choose_device(params.embed.device)
 
 
 def check_speech(params: Params) -> None:
@@ -125,10 +126,12 @@ def train_experiment(
     )
     dev_rows, dev_systems = cache.rows_of(dev["utterance_id"]), dev["system"].to_numpy(dtype=str)
 
-    def dev_eer(network: nn.Module) -> float:
+    def dev_eer(network: Backbone) -> float:
         frames = round(params.embed.batch_seconds * front_end.frames_per_second)
         vectors = embed(network, cache, dev_rows, batch_frames=frames, device=device, precision=precision)
-        return float(score_set(vectors, dev_systems, bootstrap_samples=0, seed=0).eer_micro_percent or 0.0)
+        found = score_set(vectors, dev_systems, bootstrap_samples=0, seed=0).eer_micro_percent
+        assert found is not None  # score_set refuses a set without both kinds of trial
+        return found
 
     told, stage = identity(params, cache, device, learn, dev), None
     if (emphasis := loss.emphasis()) is not None:

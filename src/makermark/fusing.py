@@ -19,6 +19,7 @@ from makermark.vectors import Embeddings, read_embeddings
 
 HERE = "this"  # the model of the workspace
 FILE = "model.arrow"
+WAYS = ("concatenation", "score_fusion", "both")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,16 @@ class Fusion:
 def gather(names: Sequence[str], *, workspace: Path, folder: Path) -> dict[str, Embeddings]:
     """The embeddings of each system: `this` for those in `workspace`, a folder, or a DVC experiment's name.
 
-    Utterances come in the order of the first system. Raises ParamsError for a name that is none of these or
-    appears twice, or for one model under two names; FilesError for systems that did not embed the same utterances.
+    `folder` is the main repository, where relative paths start. Utterances come in the order of the first system.
+    Raises ParamsError for a name that is none of these, appears twice or is that of a way of fusing, and for one
+    model under two names; FilesError for systems that did not embed the same utterances.
     """
     if len(set(names)) != len(names):
         raise ParamsError(f"fuse.systems {list(names)}: one appears twice; name different systems")
+    if taken := sorted(set(names) & set(WAYS)):
+        raise ParamsError(
+            f"fuse.systems: {taken[0]!r} is what a way of fusing is called; give the folder's path as ./{taken[0]}"
+        )
     found = {name: _embeddings(name, workspace, folder) for name in names}
     models: dict[str, str] = {}
     for name, embeddings in found.items():
@@ -74,7 +80,7 @@ def fuse(
     members: dict[str, Vectors] = dict(zip(parts, vectors, strict=True))
     scores, of_scores = weighted(members)
     both, of_both = weighted({**members, "concatenation": joined})
-    ways = {"concatenation": joined, "score_fusion": scores, "both": both}
+    ways = dict(zip(WAYS, (joined, scores, both), strict=True))
     logits = fuse_logits([part.logits for part in parts.values()])
     told = {"fused": " + ".join(parts)}
     fused = {
@@ -95,8 +101,8 @@ def fuse_logits(each: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float3
 def _embeddings(name: str, workspace: Path, folder: Path) -> Embeddings:
     if name == HERE:
         return read_embeddings(workspace / FILE)
-    if Path(name).is_dir():
-        return read_embeddings(Path(name) / FILE)
+    if (folder / name).is_dir():
+        return read_embeddings(folder / name / FILE)
     there = kept.experiments(folder)
     if name not in there:
         raise ParamsError(
@@ -119,6 +125,11 @@ def _aligned(found: Mapping[str, Embeddings]) -> dict[str, Embeddings]:
             raise FilesError(
                 f"{name} and {first} did not embed the same utterances ({one!r} is in one only); embed both on the "
                 "same corpus and features"
+            )
+        if embeddings.metadata["utterances_sha256"] != found[first].metadata["utterances_sha256"]:
+            raise FilesError(
+                f"{name} and {first} embedded utterances of the same names, but other audio, systems or splits; embed "
+                "both on the same corpus"
             )
         order = pd.Index(mine).get_indexer(pd.Index(ids)).astype(np.int64)
         aligned[name] = embeddings.take(order)

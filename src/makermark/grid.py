@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment left: metrics/score.json and models/history.json."""
+    """What an experiment left."""
 
     experiment: Experiment
-    score: Mapping[str, Any]
-    history: Sequence[Mapping[str, float]]
-
-    @property
-    def train_seconds(self) -> float:
-        return sum(epoch["train_seconds"] for epoch in self.history)
+    commit: str  # that it started from
+    score: Mapping[str, Any]  # metrics/score.json
+    train_seconds: float  # of all stages of training
 
 
 def read_grid(path: Path) -> list[Experiment]:
@@ -55,10 +53,17 @@ def read_grid(path: Path) -> list[Experiment]:
     if not isinstance(content, Mapping) or set(content) != set(KEYS):
         found = sorted(content) if isinstance(content, Mapping) else content
         raise ParamsError(f"{path}: holds {found}; a grid has exactly the keys {sorted(KEYS)}")
+    common, arms = (_mapping(content[key], where=f"{path}: {key}") for key in ("common", "arms"))
     experiments = []
-    for arm, own in content["arms"].items():
-        overrides = {"seeds": content["seeds"], **content["common"], **own}
-        for seed in overrides.pop("seeds"):
+    for arm, own in arms.items():
+        of_arm = _mapping(own, where=f"{path}: arms.{arm}")
+        overrides = {"seeds": content["seeds"], **common, **of_arm}
+        seeds = overrides.pop("seeds")
+        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+            raise ParamsError(
+                f"{path}: seeds of arm {arm} are {seeds!r}; they are a list of whole numbers, as [0, 1]"
+            )
+        for seed in seeds:
             experiments.append(
                 Experiment(f"{path.stem}-{arm}-s{seed}", arm, seed, {**overrides, "seed": seed})
             )
@@ -66,17 +71,21 @@ def read_grid(path: Path) -> list[Experiment]:
 
 
 def queue(experiments: Sequence[Experiment], folder: Path) -> list[str]:
-    """Put those that DVC has not run into its queue; returns their names. `dvc exp run --run-all` runs them.
+    """Put those that DVC has neither run nor queued into its queue; returns their names.
 
-    Raises ParamsError if params.yaml differs from the commit's: every experiment would inherit that.
+    `dvc exp run --run-all` runs them. Raises ParamsError if params.yaml differs from the commit's (every experiment
+    would inherit that), and for an experiment kept under one of the names that had other params.
     """
     if kept.run(["git", "status", "--porcelain", "params.yaml"], folder).strip():
         raise ParamsError(
             "params.yaml has changes that every experiment of the grid would inherit; commit it, or go back with "
             "git restore params.yaml"
         )
-    there = kept.experiments(folder)
-    new = [experiment for experiment in experiments if experiment.name not in there]
+    there, waiting = kept.experiments(folder), kept.queued(folder)
+    for experiment in experiments:
+        if experiment.name in there:
+            _refuse_other_params(experiment, there[experiment.name], folder)
+    new = [experiment for experiment in experiments if experiment.name not in {*there, *waiting}]
     for experiment in new:
         settings = [f"--set-param={key}={_written(value)}" for key, value in experiment.overrides.items()]
         kept.dvc(["exp", "run", "--queue", "--name", experiment.name, *settings], folder)
@@ -84,16 +93,43 @@ def queue(experiments: Sequence[Experiment], folder: Path) -> list[str]:
 
 
 def collect(experiments: Sequence[Experiment], folder: Path) -> list[Outcome]:
-    """The outcomes of those that have run, in the grid's order."""
+    """The outcomes of those that have run, in the grid's order; raises ParamsError for one that had other params."""
     there = kept.experiments(folder)
     return [_outcome(e, there[e.name], folder) for e in experiments if e.name in there]
 
 
 def _outcome(experiment: Experiment, reference: str, folder: Path) -> Outcome:
+    _refuse_other_params(experiment, reference, folder)
     score = kept.read_kept(reference, "metrics/score.json", folder)
     with tempfile.TemporaryDirectory() as scratch:
-        kept.fetch(reference, "models/history.json", Path(scratch) / "history.json", folder)
-        return Outcome(experiment, score, read_json(Path(scratch) / "history.json"))
+        history, best = Path(scratch) / "history.json", Path(scratch) / "best.json"
+        for path in (history, best):
+            kept.fetch(reference, f"models/{path.name}", path, folder)
+        epochs = [*read_json(best)["emphasis"], *read_json(history)]
+    seconds = sum(epoch["train_seconds"] for epoch in epochs)
+    return Outcome(experiment, kept.baseline(reference), score, seconds)
+
+
+def _refuse_other_params(experiment: Experiment, reference: str, folder: Path) -> None:
+    """Raise ParamsError where the experiment of this name had other values than the grid gives now."""
+    params = yaml.safe_load(kept.read_text(reference, "params.yaml", folder))
+    for key, wanted in experiment.overrides.items():
+        found = reduce(
+            lambda section, part: section.get(part) if isinstance(section, dict) else None,
+            key.split("."),
+            params,
+        )
+        if found != wanted:
+            raise ParamsError(
+                f"experiment {experiment.name} was run with {key}={found!r}, the grid says {wanted!r}: it is another "
+                f"experiment; dvc exp remove {experiment.name}, and queue again"
+            )
+
+
+def _mapping(value: Any, *, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ParamsError(f"{where} is {value!r}; it takes keys and values, such as {{loss: ge2e}}")
+    return {str(key): entry for key, entry in value.items()}
 
 
 def _written(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from makermark.errors import FilesError
 
 PREFIX = "refs/exps/"
+STASH = f"{PREFIX}celery/stash"
 
 
 def experiments(folder: Path) -> dict[str, str]:
@@ -20,9 +22,28 @@ def experiments(folder: Path) -> dict[str, str]:
     return {parts[-1]: PREFIX + "/".join(parts) for parts in lines if len(parts) == 3 and len(parts[0]) == 2}
 
 
+def queued(folder: Path) -> set[str]:
+    """The names of the experiments that wait in DVC's queue: its stash says them in what it logs."""
+    if not run(["git", "for-each-ref", STASH], folder):
+        return set()
+    log = run(["git", "reflog", "show", "--format=%gs", STASH], folder)
+    return set(re.findall(r"dvc-exp:\w+:\w+:([^:\n]+)", log))
+
+
+def baseline(reference: str) -> str:
+    """The commit that an experiment started from, as its reference names it."""
+    _, _, first, rest, _ = reference.split("/")
+    return first + rest
+
+
+def read_text(reference: str, path: str, folder: Path) -> str:
+    """The file `path` as git keeps it under a reference; raises FilesError."""
+    return run(["git", "show", f"{reference}:{path}"], folder)
+
+
 def read_kept(reference: str, path: str, folder: Path) -> Any:
     """The JSON file `path` as git keeps it under a reference; raises FilesError."""
-    content = run(["git", "show", f"{reference}:{path}"], folder)
+    content = read_text(reference, path, folder)
     try:
         return json.loads(content)
     except ValueError as error:

@@ -10,7 +10,7 @@ Legend: N utterances, C systems, P systems in a batch, K utterances of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, ClassVar, Protocol
 
@@ -27,6 +27,7 @@ class Sampler(Protocol):
     """What every class in SAMPLERS offers."""
 
     makes_groups: ClassVar[bool]  # whether a batch brings a chosen number of utterances of each system
+    least: ClassVar[Mapping[str, int]]  # the lowest value of each setting
 
     def __len__(self) -> int: ...
 
@@ -41,9 +42,10 @@ class RandomSampler:
     """
 
     makes_groups: ClassVar[bool] = False
+    least: ClassVar[Mapping[str, int]] = {"batch_utterances": 2}
 
     def __init__(self, systems: Sequence[Any], *, seed: int, batch_utterances: int) -> None:
-        _at_least("random", 2, batch_utterances=batch_utterances)
+        _refuse_below(self.least, "random", batch_utterances=batch_utterances)
         if len(systems) == 0:
             raise TrainingError(
                 "sampler random: no utterances to train on; look at split train of the manifest"
@@ -72,11 +74,13 @@ class BalancedSampler:
     """
 
     makes_groups: ClassVar[bool] = True
+    least: ClassVar[Mapping[str, int]] = {"batch_systems": 1, "utterances_per_system": 1}
 
     def __init__(
         self, systems: Sequence[Any], *, seed: int, batch_systems: int, utterances_per_system: int
     ) -> None:
-        _at_least("balanced", 1, batch_systems=batch_systems, utterances_per_system=utterances_per_system)
+        sizes = {"batch_systems": batch_systems, "utterances_per_system": utterances_per_system}
+        _refuse_below(self.least, "balanced", **sizes)
         names, column, counts = np.unique(np.asarray(systems), return_inverse=True, return_counts=True)
         if batch_systems > len(names):
             raise TrainingError(
@@ -138,10 +142,18 @@ SAMPLERS: dict[str, type[Sampler]] = {
 def build(name: str, systems: Sequence[Any], *, seed: int, **settings: str | int | float | bool) -> Sampler:
     """The sampler called `name` over the utterances whose systems are given, row by row.
 
-    Raises ParamsError for an unknown name or setting, TrainingError where systems are too few or too small.
+    Raises ParamsError for an unknown name or setting, or one out of range, TrainingError where systems are too few
+    or too small.
     """
+    check(name, **settings)
     facts = {"systems": systems, "seed": seed}
     return build_from(SAMPLERS, name, what="sampler", facts=facts, settings=settings)
+
+
+def check(name: str, **settings: str | int | float | bool) -> None:
+    """Raise ParamsError for an unknown sampler or setting, or one out of range; needs no data."""
+    check_settings(SAMPLERS, name, what="sampler", facts={"systems": None, "seed": None}, settings=settings)
+    _refuse_below(SAMPLERS[name].least, name, **settings)
 
 
 def check_groups(name: str, *, loss: str, **settings: str | int | float | bool) -> None:
@@ -149,7 +161,7 @@ def check_groups(name: str, *, loss: str, **settings: str | int | float | bool) 
 
     For losses with `needs_groups`; it needs no data, so that a run is refused before any work.
     """
-    check_settings(SAMPLERS, name, what="sampler", facts={"systems": None, "seed": None}, settings=settings)
+    check(name, **settings)
     if not SAMPLERS[name].makes_groups:
         grouping = [choice for choice, kind in SAMPLERS.items() if kind.makes_groups]
         raise ParamsError(
@@ -181,7 +193,7 @@ def deal(rng: np.random.Generator, cards: int, *, hand: int, first: Rows | None 
         yield dealt
 
 
-def _at_least(sampler: str, least: int, **settings: int) -> None:
-    for name, value in settings.items():
-        if value < least:
-            raise ParamsError(f"samplers.{sampler}.{name} is {value}; it is at least {least}")
+def _refuse_below(least: Mapping[str, int], sampler: str, **settings: Any) -> None:
+    for name, lowest in least.items():
+        if settings[name] < lowest:
+            raise ParamsError(f"samplers.{sampler}.{name} is {settings[name]}; it is at least {lowest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,15 @@ def write_embeddings(
         if table is not None:
             flat = pa.array(np.ascontiguousarray(table, dtype=np.float32).ravel())
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, table.shape[1])
-    write_arrow(path, pa.table(columns).replace_schema_metadata(dict(metadata)))
+    told = {**metadata, "utterances_sha256": utterances_sha256(rows)}
+    write_arrow(path, pa.table(columns).replace_schema_metadata(told))
+
+
+def utterances_sha256(rows: pd.DataFrame) -> str:
+    """What tells whether two systems embedded the same: name, split, system and bytes of each utterance, sorted."""
+    given = rows[["utterance_id", "split", "system", "sha256"]].fillna("").sort_values("utterance_id")
+    lines = ("\t".join(row) for row in given.itertuples(index=False))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_embeddings(path: Path) -> Embeddings:

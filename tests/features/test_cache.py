@@ -238,6 +238,17 @@ def test_length_batches_hold_every_utterance_once_whole_and_within_the_limit(any
     assert (np.diff(longest_first) >= 0).all()
 
 
+def test_an_utterance_shorter_than_the_network_takes_is_repeated(any_cache):
+    longest = int(any_cache.frames.max())
+    for batch, features, lengths in any_cache.length_batches(
+        np.arange(11), max_frames=10**6, min_frames=longest + 7
+    ):
+        assert (lengths == longest + 7).all()
+        for place, repeated in zip(batch, features, strict=True):
+            whole = any_cache.whole(place)
+            np.testing.assert_array_equal(repeated, whole[np.arange(longest + 7) % len(whole)])
+
+
 def test_an_utterance_above_the_limit_comes_alone(cache):
     sizes = [len(batch) for batch, _, _ in cache.length_batches(np.arange(11), max_frames=1)]
     assert sizes == [1] * 11

@@ -22,7 +22,7 @@ from makermark.errors import AudioError
 from makermark.features import FRONT_ENDS
 from makermark.features.cache import FeatureCache, write_cache
 from makermark.features.shard import Recipe, Row, make_shard
-from makermark.features.writing import INDEX, QUARANTINE
+from makermark.features.writing import INDEX, QUARANTINE, remove_other_caches
 
 LIMITS = {"max_bad_fraction": 0.5, "min_seconds": 0.5, "max_seconds": 60.0}
 
@@ -118,6 +118,14 @@ def test_shards_beyond_a_shorter_manifest_and_drafts_are_removed(corpus, make_fr
     assert (report.shards, report.shards_kept) == (1, 1)
     names = sorted(path.name for path in report.folder.iterdir())
     assert names == [INDEX, QUARANTINE, "shard-00000.arrow"]
+
+
+def test_caches_of_front_ends_not_named_are_removed_and_nothing_else(corpus, make_front_end, tmp_path):
+    for name in ("fbank", "waveform"):
+        write(corpus, make_front_end(name), tmp_path / "features")
+    (tmp_path / "features/notes").mkdir()
+    remove_other_caches(tmp_path / "features", keep=["waveform"])
+    assert sorted(path.name for path in (tmp_path / "features").iterdir()) == ["notes", "waveform"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

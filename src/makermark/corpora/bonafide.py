@@ -37,4 +37,7 @@ def read(folder: Path) -> Manifest:
     """The manifest that `make` wrote; raises CorpusError with the reason where there is none."""
     if is_there(folder):
         return read_manifest(folder / MANIFEST)
-    raise CorpusError(f"{folder}: no bona fide speech: {read_json(folder / ABSENT)['reason']}")
+    reason = read_json(folder / ABSENT)["reason"]
+    raise CorpusError(
+        f"{folder}: no bona fide speech: {reason}; then dvc repro -f download, which looks again"
+    )

@@ -131,23 +131,24 @@ class FeatureCache:
         return out.reshape(len(rows), frames, self.width)
 
     def length_batches(
-        self, rows: Rows, *, max_frames: int
+        self, rows: Rows, *, max_frames: int, min_frames: int = 1
     ) -> Iterator[tuple[Rows, Features, NDArray[np.int64]]]:
         """Whole utterances for embedding: (rows (B,), features (B, T, F), lengths (B,)), shortest first.
 
         Neighbours in length share a batch of at most `max_frames` frames, padding included (an utterance
-        longer than that comes alone). Beyond an utterance's length lie zeros.
+        longer than that comes alone). One shorter than `min_frames` is repeated up to that. Beyond an
+        utterance's length lie zeros.
         """
         rows = rows[np.argsort(self.frames[rows], kind="stable")]
-        lengths = self.frames[rows].astype(np.int64)
+        lengths = np.maximum(self.frames[rows].astype(np.int64), min_frames)
         first = 0
         while first < len(rows):
             counts = np.arange(1, len(rows) - first + 1)
             size = max(1, int(np.searchsorted(counts * lengths[first:], max_frames, side="right")))
             last = first + size
             out = np.zeros((size, int(lengths[last - 1]), self.width), self.dtype)
-            for place, row in enumerate(rows[first:last]):
-                out[place, : self.frames[row]] = self.whole(int(row))
+            for place, (row, length) in enumerate(zip(rows[first:last], lengths[first:last], strict=True)):
+                out[place, :length] = np.resize(self.whole(int(row)), (length, self.width))
             yield rows[first:last], out, lengths[first:last]
             first = last
 

@@ -12,6 +12,7 @@ from makermark.errors import ParamsError
 from makermark.features.base import Features, Scalar
 
 FULL_SCALE = 32768
+RATE_HZ = 16000
 
 
 class Waveform:
@@ -26,8 +27,11 @@ class Waveform:
     min_samples = 1
 
     def __init__(self, *, sample_rate_hz: int) -> None:
-        if sample_rate_hz < 1:
-            raise ParamsError(f"front end waveform: sample_rate_hz is {sample_rate_hz}; it is at least 1")
+        if sample_rate_hz != RATE_HZ:
+            raise ParamsError(
+                f"front end waveform: sample_rate_hz is {sample_rate_hz}; it is {RATE_HZ}, for which the backbones "
+                "that read it are made"
+            )
         self.sample_rate_hz = sample_rate_hz
         self.frames_per_second = float(sample_rate_hz)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -128,6 +129,13 @@ def _would_come_out_the_same(path: Path, rows: Sequence[Row], recipe: Recipe) ->
         return False
     of_id = {row.utterance_id: row for row in rows}
     return all(recipe.read(of_id[bad.utterance_id]) == bad for bad in shard.quarantine)
+
+
+def remove_other_caches(folder: Path, *, keep: Iterable[str]) -> None:
+    """Delete the caches in `folder` of front ends not named: what lies there must follow from the params alone."""
+    for index in folder.glob(f"*/{INDEX}"):
+        if index.parent.name not in keep:
+            shutil.rmtree(index.parent)
 
 
 def _remove_leftovers(here: Path, *, keep: Iterable[Path]) -> None:

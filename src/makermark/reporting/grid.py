@@ -54,6 +54,16 @@ def by_arm(results: Sequence[Result]) -> dict[str, list[Result]]:
     return arms
 
 
+def baseline_results(scores: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Rows for the baselines beside the experiments, each from the first experiment that has it: they learn nothing
+    here, so that they differ between experiments by the untrained network only, which is left out."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for score in scores:
+        for name, figures in score["baselines"].items():
+            found.setdefault(name, figures)
+    return [Result(f"{name} (not trained)", f, None) for name, f in found.items() if name != "untrained"]
+
+
 def plot_grid(path: Path, results: Sequence[Result]) -> None:
     """Test EER of every arm, best first: a dot per seed, the bar is the widest 95 % interval over systems."""
     arms = sorted(by_arm(results).items(), key=lambda arm: fmean(_eers(arm[1])))

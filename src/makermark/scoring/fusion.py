@@ -57,7 +57,8 @@ def project(
         return np.asarray(pca.transform(vectors))
     most = min(dim, len(np.unique(labels)) - 1, fitted_on.shape[1])
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=most)
-    return np.asarray(lda.fit(fitted_on, labels).transform(vectors))
+    lda.fit(fitted_on, labels)  # this solver does not centre; a cosine is taken around the mean of train
+    return np.asarray(lda.transform(vectors) - lda.transform(fitted_on).mean(axis=0))
 
 
 def learn_weights(

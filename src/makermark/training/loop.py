@@ -67,7 +67,7 @@ def train(
     warmup_epochs: float,
     peak_learning_rate: float,
     weight_decay: float,
-    evaluate: Callable[[nn.Module], float],
+    evaluate: Callable[[Backbone], float],
     evaluate_every_epochs: int,
     seed: int,
     device: torch.device,
