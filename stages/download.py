@@ -1,9 +1,13 @@
 """Make or fetch the corpus, and bona fide speech beside it: folders with audio and manifest.parquet."""
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from makermark import door
-from makermark.corpora import local, recordings
+from makermark.corpora import local, reading, recordings
+from makermark.corpora.making import clear_other, make
+from makermark.corpora.splitting import split
 from makermark.params import read_params
 
 
@@ -17,6 +21,16 @@ def main(corpus: Path, bonafide: Path, params: Path = Path("params.yaml")) -> No
         dev_fraction=p.bonafide.dev_fraction,
         test_fraction=p.bonafide.test_fraction,
     )
+    clear_other(corpus, corpus=p.corpus)
+    if p.corpus != "local":
+        make(
+            corpus,
+            reading.read(p),
+            corpus=p.corpus,
+            split=partial(split, **asdict(p.split)),
+            **{name: value for name, value in asdict(p.external).items() if name != "root"},
+        )
+        return
     local.make(
         corpus,
         seed=p.local.seed,

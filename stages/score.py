@@ -1,16 +1,14 @@
 """Score the embeddings: every pair of dev and of test, the model beside its baselines."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from makermark import door, tracking
 from makermark.files import write_json
-from makermark.judging import SPLITS, Judged, judge
+from makermark.judging import SPLITS, judge
 from makermark.params import read_params
-from makermark.reporting import plot_det, plot_detectors, plot_histograms, write_det
+from makermark.reporting import draw_detectors, draw_pairs
+from makermark.reporting.scores import MODEL
 from makermark.vectors import read_embeddings
-
-MODEL = "model"
 
 
 def main(embeddings: Path, metrics: Path, plots: Path, params: Path = Path("params.yaml")) -> None:
@@ -27,7 +25,9 @@ def main(embeddings: Path, metrics: Path, plots: Path, params: Path = Path("para
         )
         for name in (MODEL, *baselines)
     }
-    draw(plots, judged)
+    draw_pairs(plots, judged)
+    for split in SPLITS:
+        draw_detectors(plots, judged[MODEL], split)
     told = judged[MODEL].figures | {"baselines": {name: judged[name].figures for name in baselines}}
     write_json(metrics, told)
     digest = read_embeddings(embeddings / f"{MODEL}.arrow").metadata["model_sha256"]
@@ -36,36 +36,6 @@ def main(embeddings: Path, metrics: Path, plots: Path, params: Path = Path("para
         run.artefact(plots, "plots/score")
         run.artefact(metrics, "metrics")
         run.artefact(params)
-
-
-def draw(plots: Path, judged: Mapping[str, Judged]) -> None:
-    """DET curves and score histograms of dev and test as pictures, the DET points as a table too."""
-    curves = {
-        (split, name): (det.false_accept_rate, det.miss_rate)
-        for name, each in judged.items()
-        for split, pairs in each.pairs.items()
-        if (det := pairs.det)
-    }
-    write_det(plots / "det.csv", curves)
-    for split in SPLITS:
-        of_split = {name: points for (of, name), points in curves.items() if of == split}
-        plot_det(plots / f"det_{split}.png", of_split, title=f"Detection error trade-off, {split}, all pairs")
-        model, told = judged[MODEL].pairs[split], judged[MODEL].figures[split]["out_of_domain"]
-        plot_detectors(
-            plots / f"detectors_{split}.png",
-            {name: (r.unknown, r.known) for name, r in judged[MODEL].rates[split].items()},
-            chosen=told["chosen_on_dev"],
-            title=f"Unseen against seen systems, {split}",
-        )
-        if model.histogram:
-            plot_histograms(
-                plots / f"scores_{split}.png",
-                edges=model.histogram.edges,
-                targets=model.histogram.targets,
-                nontargets=model.histogram.nontargets,
-                threshold=model.eer_threshold,
-                title=f"Cosine of every pair, {split}",
-            )
 
 
 if __name__ == "__main__":

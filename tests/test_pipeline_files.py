@@ -37,7 +37,8 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def closure(script: Path) -> set[str]:
-    """All files of the package that a script imports, directly or not, relative to the repository."""
+    """All files of the package that a script imports, directly or not, relative to the repository; with a module the
+    table of its name (`families.py` reads `families.yaml`)."""
     files, waiting = set(), [script]
     while waiting:
         for name in imported_modules(waiting.pop()):
@@ -45,7 +46,9 @@ def closure(script: Path) -> set[str]:
             if file not in files:
                 files.add(file)
                 waiting.append(file)
-    return {file.relative_to(REPOSITORY).as_posix() for file in files if not only_docstring(file)}
+    code = {file for file in files if not only_docstring(file)}
+    tables = {file.with_suffix(".yaml") for file in code if file.with_suffix(".yaml").exists()}
+    return {file.relative_to(REPOSITORY).as_posix() for file in code | tables}
 
 
 def only_docstring(path: Path) -> bool:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,13 @@ Samples = NDArray[np.float32]  # (T,), full scale is 1
 RESAMPLER = "soxr HQ"  # its name in what a feature cache records
 BYTE_ORDER = {b"RIFF": "little", b"FORM": "big"}  # WAV, AIFF: files made of chunks
 SAMPLES_IN = (b"data", b"SSND")
+
+
+class Look(NamedTuple):
+    """What `look` finds."""
+
+    duration_s: float
+    sha256: str  # of the file's bytes
 
 
 def read(
@@ -38,23 +48,48 @@ def read(
     header says, damaged, silent (one value throughout), outside `min_seconds` to `max_seconds`, with
     samples that are NaN or infinite, or whose bytes have another SHA-256 than `sha256`, where given.
     """
-    try:
-        with Path(path).open("rb", buffering=0) as file:  # libsndfile shares its position
-            waveform, rate_hz = _decode(file, min_seconds=min_seconds, max_seconds=max_seconds)
-            if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise AudioError("changed since the manifest was made (other bytes than its sha256 says)")
-    except FileNotFoundError:
-        raise AudioError(f"{path}: missing: there is no such file") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from error.__cause__
+    with _opened(path) as file:
+        waveform, rate_hz = _decode(file, min_seconds=min_seconds, max_seconds=max_seconds)
+        if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise AudioError("changed since the manifest was made (other bytes than its sha256 says)")
     if rate_hz == sample_rate_hz:
         return waveform
     import soxr
 
     resampled: Samples = soxr.resample(waveform, rate_hz, sample_rate_hz, quality="HQ")
     return resampled
+
+
+def look(path: Path) -> Look:
+    """What a file says of itself, without decoding its samples. Raises AudioError, as `read` does, for a file that is
+    missing, empty, not audio, or shorter than its header says."""
+    import soundfile
+
+    with _opened(path) as file:
+        _refuse_missing_bytes(file)
+        try:
+            with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+                duration_s = sound.frames / sound.samplerate
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"not audio, or damaged ({error.error_string.strip()})") from error
+        file.seek(0)
+        return Look(duration_s=duration_s, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    """The file, not empty; what is wrong with it is raised as AudioError with its path."""
+    try:
+        with Path(path).open("rb", buffering=0) as file:  # libsndfile shares its position
+            if os.fstat(file.fileno()).st_size == 0:
+                raise AudioError("empty: 0 bytes")
+            yield file
+    except FileNotFoundError:
+        raise AudioError(f"{path}: missing: there is no such file") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error.__cause__
 
 
 def repeat_to(waveform: Samples, length: int) -> Samples:
@@ -76,8 +111,6 @@ def _decode(file: BinaryIO, *, min_seconds: float, max_seconds: float) -> tuple[
     """The averaged channels and their rate; leaves `file` at its start. Raises AudioError(reason)."""
     import soundfile
 
-    if os.fstat(file.fileno()).st_size == 0:
-        raise AudioError("empty: 0 bytes")
     _refuse_missing_bytes(file)
     try:
         with soundfile.SoundFile(file.fileno(), closefd=False) as sound:

@@ -18,6 +18,8 @@ from makermark.errors import CheckpointError, MakermarkError
 from makermark.files import read_json, replacing, write_json
 from makermark.losses import Loss
 
+ADDED_LATER = {"languages"}  # what checkpoints written by earlier versions lack
+
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
@@ -29,6 +31,7 @@ class Description:
     loss: str
     loss_settings: dict[str, Any]
     systems: list[str]  # the training classes; their order is the classifier's
+    languages: list[str] | None = None  # of the training set; None where it was not written down
     encoder: dict[str, Any] | None = None  # encoders.Architecture of a backbone that has one inside
     front_end: str
     width: int  # of the features, numbers per frame
@@ -73,7 +76,7 @@ def load_checkpoint(stem: Path) -> Checkpoint:
     content = read_json(stem.with_suffix(".json"))
     path = stem.with_suffix(".safetensors")
     known = {field.name for field in fields(Description)} | {"weights_sha256"}
-    if not isinstance(content, dict) or set(content) != known:
+    if not isinstance(content, dict) or not known - ADDED_LATER <= set(content) <= known:
         raise CheckpointError(
             f"{stem.with_suffix('.json')}: not a checkpoint of this version of makermark; train again"
         )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from makermark import __version__, door
-from makermark.errors import FilesError, MakermarkError
+from makermark.errors import FilesError, MakermarkError, ParamsError
 from makermark.files import read_json
 from makermark.params import from_mapping, read_params, read_yaml
 
@@ -86,6 +86,42 @@ def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")
     )
 
 
+@app.command("audit")
+def audit_corpus(
+    manifest: Annotated[
+        Path, typer.Argument(help="A manifest, the folder that holds it, or the zip of the MLAADv5 protocol.")
+    ],
+    json: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    audio: Annotated[bool, typer.Option("--audio", help="Listen to the files, too.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Where paths start, if not where the corpus says.")
+    ] = None,
+    per_system: Annotated[int, typer.Option(min=1, help="Files of each system to listen to.")] = 40,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that listen.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Which files, and which folds.")] = 0,
+) -> None:
+    """Report what in a corpus would make a figure misleading: duplicates, aliases, shares, shortcuts."""
+    from rich.console import Console
+
+    from makermark.auditing import audit, open_corpus
+    from makermark.files import replacing, write_json
+    from makermark.reporting.audit import audit_markdown, audit_terminal
+
+    corpus, heard = open_corpus(manifest), None
+    if audio:
+        from makermark.auditing.shortcuts import shortcuts
+
+        heard = shortcuts(corpus.rows, root or corpus.root, per_system=per_system, seed=seed, workers=workers)
+    report = audit(corpus.rows, corpus=corpus.corpus, shortcuts=heard)
+    if json:
+        write_json(json, report)
+    if markdown:
+        with replacing(markdown) as draft:
+            draft.write_text(audit_markdown(report), encoding="utf-8")
+    Console().print(audit_terminal(report), highlight=False)
+
+
 @app.command("log-run")
 def log_run() -> None:
     """Record the last run in MLflow from its files, or what its run still lacks (after an outage, say)."""
@@ -120,6 +156,133 @@ def log_run() -> None:
         start=here,
     )
     print(f"recorded as run {run_id} ({params.experiment}) in {tracking.tracking_uri(here)}")
+
+
+@app.command("preset")
+def print_preset(
+    name: Annotated[str, typer.Argument(help="local, mlaad-resnet or mlaad-ssl.")],
+) -> None:
+    """Print a whole params.yaml: `makermark preset mlaad-resnet > params.yaml`."""
+    from makermark.presets import preset
+
+    print(preset(name), end="")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Path without suffix, such as models/best.")],
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet, or a table with path and system.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: report, figures, pictures, vectors, features.")],
+    split: Annotated[list[str] | None, typer.Option(help="Again for each; all where none is named.")] = None,
+    label: Annotated[str, typer.Option(help="The attribute that is traced, such as family.")] = "system",
+    root: Annotated[str, typer.Option(help="Of a table: where paths start; else its own folder.")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option(help="Of a table: path=NAME of its column; again for each.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="logmel_stats or untrained; again for each.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Threads that compute features.", min=1)] = 2,
+) -> None:
+    """Score a model on another corpus, without the one that it was trained on."""
+    from rich.console import Console
+
+    from makermark.evaluating import evaluate, read_corpus
+    from makermark.reporting import results_table
+
+    corpus = read_corpus(
+        manifest, root=root, columns=_pairs(column or []), label=label, folder=out / "corpus", workers=workers
+    )
+    told = evaluate(
+        checkpoint,
+        corpus,
+        out,
+        splits=split or (),
+        baselines=baseline or (),
+        device=device,
+        workers=workers,
+    )
+    console = Console()
+    console.print(results_table(told))
+    console.print(
+        f"Report: {out}/report.md   Figures: {out}/score.json   Pictures: {out}/plots", highlight=False
+    )
+
+
+@app.command()
+def table1(
+    only: Annotated[str, typer.Option(help="Backbones, such as resnet34; commas between several.")] = "",
+    losses: Annotated[str, typer.Option(help="Such as aamsoftmax,ge2e; all where none is named.")] = "",
+    samplers: Annotated[str, typer.Option(help="random or balanced.")] = "",
+    dims: Annotated[str, typer.Option(help="Such as 50,200.")] = "",
+    seeds: Annotated[str, typer.Option(help="Such as 0,1,2.")] = "0",
+    paper_settings: Annotated[
+        bool, typer.Option(help="Schedule, batch and margins of the preset for each backbone.")
+    ] = False,
+    queue: Annotated[bool, typer.Option(help="Queue what has not run, or only write the report.")] = True,
+    reports: Annotated[Path, typer.Option(help="Folder of table1.md, .csv and .png.")] = Path("reports"),
+) -> None:
+    """Queue what has not run of the paper's Table 1, and report what has, beside the paper's figures.
+
+    Again after `dvc exp run --run-all`, or after that was killed: what has run by the same code, on the same data and
+    with the same params is reported and not queued.
+    """
+    from makermark import grid
+    from makermark.table1 import (
+        Row,
+        found_in,
+        narrowed,
+        paper,
+        refuse_unready,
+        wanted_in,
+        write_report,
+    )
+
+    here = Path.cwd()
+    corpus = read_params(here / "params.yaml").corpus
+    cells = narrowed(
+        paper(),
+        backbones=_listed(only),
+        losses=_listed(losses),
+        samplers=_listed(samplers),
+        dims=_numbers(dims),
+    )
+    wanted = wanted_in(here, cells, _numbers(seeds), as_in_paper=paper_settings)
+    found, problem = found_in(here, wanted)
+    missing = [each.experiment for each in wanted if each.experiment.name not in found]
+    of_cell = {cell: [each.experiment for each in wanted if each.cell == cell] for cell in cells}
+    rows = [
+        Row(cell, corpus, {e.seed: found[e.name] for e in experiments if e.name in found})
+        for cell, experiments in of_cell.items()
+    ]
+    written = write_report(reports, rows)
+    print(f"{len(found)} of {len(wanted)} have run: {', '.join(map(str, written))}")
+    if problem:
+        print(f"without the MLflow store: {problem}", file=sys.stderr)
+    if queue and missing:
+        refuse_unready(here, wanted)
+        names = grid.queue(missing, here)
+        already = len(missing) - len(names)
+        print("\n".join([*names, f"{len(names)} queued, {already} already; dvc exp run --run-all runs them"]))
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = dict(part.partition("=")[::2] for part in given)
+    if "" in pairs.values():
+        raise ParamsError(f"--column takes OURS=THEIRS, such as path=clip, not {given}")
+    return pairs
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError as error:
+        raise ParamsError(f"{text!r}: give whole numbers with commas between, such as 0,1,2") from error
 
 
 @grids.command("queue")

@@ -23,6 +23,7 @@ from makermark.backbones import Backbone
 from makermark.baselines import BASELINES, batch_frames, check_baselines
 from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
 from makermark.corpora import bonafide
+from makermark.corpora.names import CORPORA
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import embed
@@ -45,8 +46,6 @@ from makermark.training import Epoch, ResumeFile, train, weights_of
 from makermark.vectors import write_embeddings
 
 log = logging.getLogger(__name__)
-
-CORPORA = ("local",)
 
 
 def check(params: Params) -> None:
@@ -204,6 +203,7 @@ def train_experiment(
             loss=params.loss,
             loss_settings=dict(params.settings("losses", params.loss)),
             systems=systems.tolist(),
+            languages=sorted(set(learn["language"]) - {""}),
             encoder=None if architecture is None else dataclasses.asdict(architecture),
             front_end=front_end.name,
             width=front_end.width,

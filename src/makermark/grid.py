@@ -19,6 +19,7 @@ from makermark import kept
 from makermark.errors import ParamsError
 from makermark.files import read_json
 from makermark.params import read_yaml
+from makermark.running import running_in
 
 KEYS = ("seeds", "common", "arms")
 
@@ -71,7 +72,7 @@ def read_grid(path: Path) -> list[Experiment]:
 
 
 def queue(experiments: Sequence[Experiment], folder: Path) -> list[str]:
-    """Put those that DVC has neither run nor queued into its queue; returns their names.
+    """Put those that DVC has not run, runs or has queued into its queue; returns their names.
 
     `dvc exp run --run-all` runs them. Raises ParamsError if params.yaml differs from the commit's (every experiment
     would inherit that), and for an experiment kept under one of the names that had other params.
@@ -85,7 +86,8 @@ def queue(experiments: Sequence[Experiment], folder: Path) -> list[str]:
     for experiment in experiments:
         if experiment.name in there:
             _refuse_other_params(experiment, there[experiment.name], folder)
-    new = [experiment for experiment in experiments if experiment.name not in {*there, *waiting}]
+    known = {*there, *waiting, *running_in(folder)}
+    new = [experiment for experiment in experiments if experiment.name not in known]
     for experiment in new:
         settings = [f"--set-param={key}={_written(value)}" for key, value in experiment.overrides.items()]
         kept.dvc(["exp", "run", "--queue", "--name", experiment.name, *settings], folder)

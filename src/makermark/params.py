@@ -43,6 +43,96 @@ class LocalParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExternalParams:
+    """How any corpus but the built-in one becomes a manifest (corpora.making)."""
+
+    root: str
+    label: str
+    dedupe: bool
+    strata_from: str
+    max_bad_fraction: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        _one_of(self, "label", ("system", "family", "architecture", "acoustic_model", "vocoder"))
+        _one_of(self, "strata_from", ("train", "protocol"))
+        _fraction(self, "max_bad_fraction")
+        _at_least(self, 1, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestParams:
+    """The table of `corpus: manifest` (corpora.tables)."""
+
+    file: str
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitParams:
+    """Train, dev and test of a corpus without splits (corpora.splitting)."""
+
+    everything_in: str
+    seed: int
+    dev_unseen_systems: int
+    test_unseen_systems: int
+    dev_unseen_languages: int
+    test_unseen_languages: int
+    dev_fraction: float
+    test_fraction: float
+    disjoint: list[str]
+
+    def __post_init__(self) -> None:
+        _one_of(self, "everything_in", ("", "train", "dev", "test"))
+        _at_least(self, 0, "seed", "dev_unseen_systems", "test_unseen_systems")
+        _at_least(self, 0, "dev_unseen_languages", "test_unseen_languages")
+        _positive(self, "dev_fraction", "test_fraction")
+        if self.dev_fraction + self.test_fraction >= 1:
+            raise ParamsError(
+                f"params.yaml: split.dev_fraction ({self.dev_fraction}) and split.test_fraction ({self.test_fraction}) "
+                "leave nothing for train; their sum is below 1"
+            )
+        unknown = sorted(set(self.disjoint) - {"voice", "text"})
+        if unknown:
+            raise ParamsError(f"params.yaml: split.disjoint names {unknown[0]!r}; it takes voice and text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlaadParams:
+    """Where MLAADv5 lies, or where it is fetched from (corpora.mlaad)."""
+
+    root: str
+    protocol: str
+    licence: str
+    folder: str
+    source: str
+    protocol_url: str
+    protocol_md5: str
+    repository: str
+    revision: str
+    workers: int
+    zip_url: str
+    zip_parts: list[str]
+    zip_md5: str
+    attempts: int
+
+    def __post_init__(self) -> None:
+        _one_of(self, "source", ("zip", "huggingface"))
+        _at_least(self, 1, "workers", "attempts")
+        if "{name}" not in self.zip_url:
+            raise ParamsError(
+                f"params.yaml: mlaad.zip_url is {self.zip_url!r}; it has {{name}} where the name of a part goes"
+            )
+        for name in [self.zip_md5, *self.zip_parts]:
+            if not name or "/" in name or name.startswith("."):
+                raise ParamsError(
+                    f"params.yaml: mlaad.zip_parts and mlaad.zip_md5 are plain file names, not {name!r}"
+                )
+        if not self.zip_parts or not self.folder:
+            raise ParamsError("params.yaml: mlaad.zip_parts and mlaad.folder are not empty")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BonafideParams:
     """Where real human speech comes from, and which part of its speakers goes where (corpora.recordings)."""
 
@@ -210,6 +300,10 @@ class Params:
     dim: int
     seed: int
     local: LocalParams
+    external: ExternalParams
+    manifest: ManifestParams
+    split: SplitParams
+    mlaad: MlaadParams
     bonafide: BonafideParams
     features: FeaturesParams
     front_ends: Mapping[str, Settings]

@@ -61,6 +61,16 @@ def test_too_few_systems_show_no_interval(score):
     assert rows_of(results_markdown(score))[-1][4] == "13.13"
 
 
+def test_where_aliases_are_merged_a_row_of_its_own_says_so(score):
+    score["test"]["families"] = part(7.0)
+    for baseline in score["baselines"].values():
+        baseline["test"]["families"] = part(20.0)
+    rows = rows_of(results_markdown(score))[2:]
+    assert len(rows) == 11
+    assert rows[6] == ["", "by family", "all", "1,020", "7.00 [6.00, 9.00]", "3.50 [2.50, 5.50]", "20.00/10.00",
+                       "20.00/10.00"]  # fmt: skip
+
+
 def test_a_stratum_that_a_corpus_lacks_has_no_row(score):
     score = copy.deepcopy(score)
     for scores in (score, *score["baselines"].values()):

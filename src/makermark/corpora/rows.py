@@ -56,6 +56,12 @@ OF_SEEN = {
     "vocoder_seen": "vocoder",
 }
 
+PROTOCOL_SEEN = {  # what a corpus' own protocol says instead; optional, empty in rows of train
+    "protocol_system_seen": "system_seen",
+    "protocol_language_seen": "language_seen",
+}
+STRATA_FROM = ("train", "protocol")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -86,23 +92,50 @@ def strata(rows: pd.DataFrame) -> pd.Series:
     return pd.Series([stratum(*pair) for pair in pairs], index=rows.index, dtype="str")
 
 
-def derive_seen(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the four derived columns: seen means that the value stands in a row of split train."""
-    train = rows[rows["split"] == "train"]
-    derived = {name: rows[column].isin(train[column].unique()) for name, column in OF_SEEN.items()}
+def derive_seen(rows: pd.DataFrame, *, strata_from: str = "train") -> pd.DataFrame:
+    """Add the four derived columns: seen means that the value stands in a row of split train.
+
+    With `strata_from` protocol, the rows outside train have system and language seen as their columns PROTOCOL_SEEN
+    say; raises ManifestError where a row says neither.
+    """
+    if strata_from not in STRATA_FROM:
+        raise ManifestError(f"external.strata_from is {strata_from!r}; it is one of {list(STRATA_FROM)}")
+    train = rows["split"] == "train"
+    derived = {name: rows[column].isin(rows[column][train].unique()) for name, column in OF_SEEN.items()}
+    for said, name in PROTOCOL_SEEN.items() if strata_from == "protocol" else ():
+        if said not in rows or rows[said][~train].isna().any():
+            raise ManifestError(
+                f"no {said} in some rows of dev or test: this corpus' protocol files no strata, or another label "
+                "than the system is traced; set external.strata_from: train"
+            )
+        derived[name] = derived[name].where(train, rows[said].astype("boolean").fillna(True).astype(bool))
     return rows.assign(**derived)
 
 
-def write_manifest(path: Path, rows: pd.DataFrame, *, corpus: str, root: str) -> None:
+def write_manifest(
+    path: Path,
+    rows: pd.DataFrame,
+    *,
+    corpus: str,
+    root: str,
+    strata_from: str = "train",
+    repeats: bool = False,
+) -> None:
     """Check `rows` (columns of GIVEN), derive what train has seen, and write one Parquet file.
+
+    Columns PROTOCOL_SEEN, where the rows have them, are kept beside (see `derive_seen`). With `repeats` a file may
+    stand in several rows, and the manifest says so.
 
     `root` is relative to the manifest's folder unless absolute. Rows are sorted by utterance_id,
     so that the same rows give the same bytes. Raises ManifestError.
     """
-    check(rows, source=str(path))
-    rows = derive_seen(rows).sort_values("utterance_id", ignore_index=True)
-    table = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    table = table.replace_schema_metadata({"corpus": corpus, "root": root})
+    check(rows, source=str(path), repeats=repeats)
+    rows = derive_seen(rows, strata_from=strata_from).sort_values("utterance_id", ignore_index=True)
+    extra = [name for name in PROTOCOL_SEEN if name in rows]
+    schema = pa.unify_schemas([SCHEMA, pa.schema([(name, pa.bool_()) for name in extra])])
+    table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
+    told = {"corpus": corpus, "root": root} | ({"repeats": "kept"} if repeats else {})
+    table = table.replace_schema_metadata(told)
     with replacing(path) as draft:
         pq.write_table(table, draft, write_page_checksum=True)
 
@@ -126,7 +159,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(
             f"{path}: no `corpus` and `root` in its metadata; this is not a makermark manifest"
         )
-    check(rows, source=str(path))
+    check(rows, source=str(path), repeats="repeats" in metadata)
     missing = [name for name in DERIVED.names if name not in rows]
     if missing:
         raise ManifestError(f"{path}: columns {missing} are missing; write it with write_manifest")
@@ -139,9 +172,10 @@ def _unreadable(path: Path, error: Exception) -> ManifestError:
     return ManifestError(f"{path}: not a readable Parquet file ({reason}); run the download stage again")
 
 
-def check(rows: pd.DataFrame, *, source: str) -> None:
+def check(rows: pd.DataFrame, *, source: str, repeats: bool = False) -> None:
     """Raise ManifestError for missing columns, no rows, a row without id, path, split or system, unknown
-    splits, repeated ids or paths, or a path that leaves the root. Row numbers in messages start at 0."""
+    splits, repeated ids, repeated paths unless `repeats`, or a path that leaves the root. Row numbers in messages
+    start at 0."""
     missing = [name for name in GIVEN.names if name not in rows]
     if missing:
         raise ManifestError(f"{source}: columns {missing} are missing; a manifest has {GIVEN.names}")
@@ -156,7 +190,8 @@ def check(rows: pd.DataFrame, *, source: str) -> None:
     if unknown:
         raise ManifestError(f"{source}: unknown split {unknown[0]!r}; a split is one of {list(SPLITS)}")
     _refuse_repeated(rows["utterance_id"], rows["utterance_id"], source=source)
-    _refuse_repeated(rows["path"], rows["path"].map(lambda path: str(PurePosixPath(path))), source=source)
+    if not repeats:
+        _refuse_repeated(rows["path"], rows["path"].map(lambda path: str(PurePosixPath(path))), source=source)
     for row, path in rows["path"].items():
         if not stays_inside(path):
             raise ManifestError(

@@ -6,9 +6,12 @@ from makermark.reporting.detectors import plot_detectors
 from makermark.reporting.distances import plot_distances
 from makermark.reporting.dvc_plots import write_confusion, write_det, write_history
 from makermark.reporting.map import plot_map
+from makermark.reporting.scores import draw_detectors, draw_pairs
 from makermark.reporting.tables import open_set_lines, results_markdown, results_table
 
 __all__ = [
+    "draw_detectors",
+    "draw_pairs",
     "open_set_lines",
     "plot_confusion",
     "plot_det",

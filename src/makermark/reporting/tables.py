@@ -12,7 +12,7 @@ Figures = Mapping[str, Any]
 
 TEXT_COLUMNS = 3  # the rest is figures
 FEWEST_SYSTEMS = 5  # below that a bootstrap over systems says nothing: no interval is shown
-SETS = ("dev", "test")
+SETS = ("train", "dev", "test")
 BASELINE_NAMES = {
     "logmel_stats": "log-mel statistics",
     "resemblyzer": "speaker encoder",
@@ -70,13 +70,16 @@ def open_set_lines(score: Figures) -> list[str]:
 
 
 def cells(score: Figures, *, decimals: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text: for each set one row for all its pairs, then one for each stratum."""
+    """Header and rows as text: for each set one row for all its pairs, one with alias families merged where there are
+    any, then one for each stratum."""
     baselines = {name: BASELINE_NAMES[name] for name in score["baselines"]}
     header = ["set", "system", "language", "utterances", "EER micro, %", "EER macro, %", *baselines.values()]
     rows = []
-    for of in SETS:
+    for of in filter(score.__contains__, SETS):
         scored = [score[of], *(score["baselines"][name][of] for name in baselines)]
         rows.append([of, "all", "all", *figures(scored, decimals)])
+        if "families" in score[of]:
+            rows.append(["", "by family", "all", *figures([each["families"] for each in scored], decimals)])
         for stratum in score[of]["strata"]:
             system, language = stratum.removesuffix("_language").split("_system_")
             parts = [each["strata"][stratum] for each in scored]

@@ -1,6 +1,6 @@
 """How well vectors tell systems apart: everything is computed from the cosines of all pairs."""
 
-from makermark.scoring.openset import Evidence, choose_on_dev, open_set
+from makermark.scoring.openset import Evidence, choose_on_dev, open_set, open_set_by_head
 from makermark.scoring.outofdomain import Rates
 from makermark.scoring.rates import equal_error
 from makermark.scoring.results import SetScores, SystemScore, as_metrics
@@ -15,5 +15,6 @@ __all__ = [
     "choose_on_dev",
     "equal_error",
     "open_set",
+    "open_set_by_head",
     "score_set",
 ]

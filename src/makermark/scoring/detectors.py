@@ -82,7 +82,9 @@ def nsd(train: Speech, judged: Speech) -> Numbers:
     return np.asarray(energy(train, judged) * (unit(judged.vectors) @ guide))
 
 
-DETECTORS: dict[str, Callable[[Speech, Speech], Numbers]] = {
+Detector = Callable[[Speech, Speech], Numbers]
+
+DETECTORS: dict[str, Detector] = {
     "msp": msp,
     "max_logit": max_logit,
     "energy": energy,
@@ -90,3 +92,4 @@ DETECTORS: dict[str, Callable[[Speech, Speech], Numbers]] = {
     "knn": knn,
     "nsd": nsd,
 }
+OF_LOGITS = ("msp", "max_logit", "energy")  # those that do not look at the training set

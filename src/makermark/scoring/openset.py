@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from makermark.scoring.detectors import DETECTORS, Numbers, Speech
+from makermark.scoring.detectors import DETECTORS, OF_LOGITS, Numbers, Speech
 from makermark.scoring.identification import centroid_logits, centroids, identify
 from makermark.scoring.outofdomain import Rates, detect_all
 
@@ -55,6 +56,33 @@ def open_set(
     return {
         "identification": told,
         "out_of_domain": {"logits": "head" if headed else "centroid", **detected},
+    }, rates
+
+
+def open_set_by_head(
+    judged: Evidence, systems: Sequence[str], *, bootstrap_samples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Rates]]:
+    """As `open_set`, without the training set: what the classifier over `systems` (C,), sorted by name, says alone.
+
+    Without a classifier (`judged.logits` is None) there are the counts of known and unknown utterances only.
+    """
+    names = np.asarray(systems, dtype=str)
+    if judged.logits is None:
+        known = int(np.isin(judged.systems, names).sum())
+        counts = {"known_utterances": known, "unknown_utterances": len(judged.systems) - known}
+        return {"identification": {}, "out_of_domain": {"logits": None, **counts, CHOSEN: None}}, {}
+    found = identify(judged.logits, names, judged.systems)
+    seen = Speech(np.empty((0, judged.vectors.shape[1])), np.empty((0, len(names))), names)
+    detected, rates = detect_all(
+        seen,
+        Speech(judged.vectors, judged.logits, judged.systems),
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        detectors={name: DETECTORS[name] for name in OF_LOGITS},
+    )
+    return {
+        "identification": {"head": asdict(found)} if found else {},
+        "out_of_domain": {"logits": "head", **detected, CHOSEN: None},
     }, rates
 
 

@@ -6,6 +6,7 @@ Legend of axes: M utterances judged, P thresholds, C systems.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from makermark.scoring.detectors import DETECTORS, Speech
+from makermark.scoring.detectors import DETECTORS, Detector, Speech
 from makermark.scoring.intervals import LEVELS, Interval
 
 Numbers = NDArray[np.floating[Any]]
@@ -55,7 +56,12 @@ class Rates:
 
 
 def detect_all(
-    train: Speech, judged: Speech, *, bootstrap_samples: int, seed: int
+    train: Speech,
+    judged: Speech,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+    detectors: Mapping[str, Detector] = DETECTORS,
 ) -> tuple[dict[str, Any], dict[str, Rates]]:
     """Every detector's figures as JSON values, by its name, with the counts of known and unknown utterances; and
     every detector's rates, where there are utterances of both kinds."""
@@ -67,7 +73,7 @@ def detect_all(
         "unknown_utterances": int((~known).sum()),
     }
     rates = {}
-    for name, detector in DETECTORS.items():
+    for name, detector in detectors.items():
         scores = detector(train, judged)
         found = detect(scores, known, correct, judged.systems, bootstrap_samples=bootstrap_samples, seed=seed)
         values = asdict(found)

@@ -6,7 +6,8 @@ to that run. Nothing here ever ends a training: a server that is down costs one 
 """
 
 from makermark.tracking.opening import open_model_run, open_run
-from makermark.tracking.provenance import provenance
+from makermark.tracking.provenance import outputs_hash, provenance
+from makermark.tracking.recorded import Recorded, recorded_runs
 from makermark.tracking.repository import main_repository, tracking_uri
 from makermark.tracking.tracker import MODEL_TAG, NoTracker, Tracker, flatten, log_epoch, numbers
 from makermark.tracking.whole import log_run
@@ -14,6 +15,7 @@ from makermark.tracking.whole import log_run
 __all__ = [
     "MODEL_TAG",
     "NoTracker",
+    "Recorded",
     "Tracker",
     "flatten",
     "log_epoch",
@@ -22,6 +24,8 @@ __all__ = [
     "numbers",
     "open_model_run",
     "open_run",
+    "outputs_hash",
     "provenance",
+    "recorded_runs",
     "tracking_uri",
 ]
