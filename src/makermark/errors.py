@@ -51,3 +51,7 @@ class ScoringError(MakermarkError):
 
 class TrackingError(MakermarkError):
     """The tracking server cannot be reached or refuses what is sent."""
+
+
+class TracerError(MakermarkError):
+    """A gallery or a tracer is damaged, absent, of another model, or cannot take what it is given."""

@@ -290,6 +290,46 @@ class ProbeParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceParams:
+    """How a tracer is calibrated and when it commits itself (tracing)."""
+
+    clip_seconds: list[float]
+    clips_per_system: int
+    prior_known: float
+    prior_same: float
+    calibration_prior: float
+    false_accept_rate: float
+    conformal_coverage: float
+    min_speech_seconds: float
+    window_seconds: float
+    hop_seconds: float
+    enrol_clips: int
+    enrol_draws: int
+    bootstrap_samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "enrol_clips", "enrol_draws")
+        _at_least(self, 2, "clips_per_system")
+        _at_least(self, 0, "bootstrap_samples", "seed")
+        _positive(self, "min_speech_seconds", "window_seconds", "hop_seconds")
+        for key in ("prior_known", "prior_same", "calibration_prior", "conformal_coverage"):
+            if not 0 < getattr(self, key) < 1:
+                raise ParamsError(
+                    f"params.yaml: trace.{key} is {getattr(self, key)}; it lies between 0 and 1, both excluded"
+                )
+        if not 0 <= self.false_accept_rate < 1:
+            raise ParamsError(
+                f"params.yaml: trace.false_accept_rate is {self.false_accept_rate}; it is 0 or more, below 1"
+            )
+        lengths = self.clip_seconds
+        if not lengths or lengths[0] <= 0 or sorted(set(lengths)) != lengths:
+            raise ParamsError(
+                f"params.yaml: trace.clip_seconds is {lengths}; it lists one or more lengths above 0, rising"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """All of params.yaml; the flat keys name an experiment."""
 
@@ -316,6 +356,7 @@ class Params:
     score: ScoreParams
     probe: ProbeParams
     fuse: FuseParams
+    trace: TraceParams
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dim")

@@ -5,6 +5,7 @@ with MODEL_TAG, the SHA-256 of the best weights, and whoever later scores or pro
 to that run. Nothing here ever ends a training: a server that is down costs one warning.
 """
 
+from makermark.tracking.fetching import download
 from makermark.tracking.opening import open_model_run, open_run
 from makermark.tracking.provenance import outputs_hash, provenance
 from makermark.tracking.recorded import Recorded, recorded_runs
@@ -17,6 +18,7 @@ __all__ = [
     "NoTracker",
     "Recorded",
     "Tracker",
+    "download",
     "flatten",
     "log_epoch",
     "log_run",
