@@ -6,14 +6,22 @@ from pathlib import Path
 
 from makermark import door
 from makermark.corpora import local, reading, recordings
-from makermark.corpora.making import clear_other, make
+from makermark.corpora.making import LOOKED, clear_other, make
 from makermark.corpora.splitting import split
 from makermark.params import read_params
+from makermark.tracking.repository import main_repository
 
 
 def main(corpus: Path, bonafide: Path, params: Path = Path("params.yaml")) -> None:
     """Write the corpus that PARAMS name into the folder CORPUS, real human speech into BONAFIDE."""
-    p = read_params(params)
+    home = main_repository(
+        Path.cwd()
+    )  # an experiment in a copy has neither the user's audio nor what was seen of it
+    p = reading.from_home(read_params(params), home)
+    reading.refuse_inside(corpus, p)
+    listing = None if p.corpus == "local" else reading.read(p)
+    if listing:
+        reading.refuse_files_inside(corpus, listing)
     recordings.make(
         bonafide,
         source=p.bonafide.source,
@@ -22,11 +30,12 @@ def main(corpus: Path, bonafide: Path, params: Path = Path("params.yaml")) -> No
         test_fraction=p.bonafide.test_fraction,
     )
     clear_other(corpus, corpus=p.corpus)
-    if p.corpus != "local":
+    if listing:
         make(
             corpus,
-            reading.read(p),
+            listing,
             corpus=p.corpus,
+            seen_before=home / corpus / LOOKED,
             split=partial(split, **asdict(p.split)),
             **{name: value for name, value in asdict(p.external).items() if name != "root"},
         )

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from makermark.corpora.choices import relabel
 from makermark.corpora.rows import GIVEN, derive_seen
 from makermark.judging import by_family, judge
 from makermark.vectors import read_embeddings, write_embeddings
@@ -38,6 +39,10 @@ def written(path, family):
     vectors = np.stack([places[s] for s in system]) + 0.8 * rng.normal(size=(len(split), 8))
     write_embeddings(path, rows, vectors.astype(np.float32), metadata={})
     return read_embeddings(path)
+
+
+def read_labels(embeddings):
+    return embeddings.labels.assign(text="", sha256="", duration_s=1.0)
 
 
 def judged(embeddings):
@@ -88,6 +93,19 @@ def test_an_alias_of_a_trained_system_is_no_longer_unseen(tmp_path):
 @pytest.mark.parametrize("family", [{name: name for name in FAMILY}, dict.fromkeys(FAMILY, "")])
 def test_without_aliases_there_is_no_such_block(tmp_path, family):
     figures = judged(written(tmp_path / "e.arrow", family))
+    assert all("families" not in figures[split] for split in ("dev", "test"))
+
+
+@pytest.mark.parametrize("label", ["vocoder", "architecture", "family"])
+def test_where_something_else_than_the_system_is_traced_there_is_no_such_block(tmp_path, label):
+    """Two vocoders and two architectures in each family, and in each of these two systems."""
+    rows = read_labels(written(tmp_path / "e.arrow", FAMILY))
+    turn = np.arange(len(rows)) % 2
+    rows = rows.assign(vocoder=np.where(turn, "v0", "v1"), architecture=np.where(turn, "a0", "a1"), path="p")
+    rows = derive_seen(relabel(rows.assign(family=rows["family"].replace("", "Other")), labels=label))
+    vectors = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
+    write_embeddings(tmp_path / "r.arrow", rows, vectors, metadata={})
+    figures = judged(read_embeddings(tmp_path / "r.arrow"))
     assert all("families" not in figures[split] for split in ("dev", "test"))
 
 

@@ -53,6 +53,7 @@ def test_the_papers_settings_stand_in_it_and_what_it_does_not_state_is_marked(tm
     assert (params.train.warmup_epochs, params.train.learning_rate) == (10.0, 1e-4)
     assert params.samplers["random"]["batch_utterances"] == PAPER[name]["batch_utterances"]
     assert params.samplers["balanced"]["batch_systems"] == 12
+    assert params.external.dedupe is False  # its trials are of every row, repeated ones too
     marked = [
         line.split(":")[0].strip()
         for line in preset(name).splitlines()

@@ -31,7 +31,7 @@ class Description:
     loss: str
     loss_settings: dict[str, Any]
     systems: list[str]  # the training classes; their order is the classifier's
-    languages: list[str] | None = None  # of the training set; None where it was not written down
+    languages: list[str] | None = None  # of the training set, "" if rows give none; None: not written down
     encoder: dict[str, Any] | None = None  # encoders.Architecture of a backbone that has one inside
     front_end: str
     width: int  # of the features, numbers per frame

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from makermark import __version__, door
+from makermark import __version__, door, tracing_commands
 from makermark.errors import FilesError, MakermarkError, ParamsError
 from makermark.files import read_json
 from makermark.params import from_mapping, read_params, read_yaml
@@ -28,6 +28,7 @@ grids = typer.Typer(help="Grids of experiments through the DVC queue.", no_args_
 app.add_typer(grids, name="grid")
 converters = typer.Typer(help="Published weights in the form that makermark reads.", no_args_is_help=True)
 app.add_typer(converters, name="convert")
+tracing_commands.add_to(app)
 
 STAGES = {
     "check": "Refuse params that no stage could carry out.",
@@ -171,13 +172,21 @@ def print_preset(
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Path without suffix, such as models/best.")],
-    manifest: Annotated[Path, typer.Option(help="manifest.parquet, or a table with path and system.")],
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.parquet, its folder, or a table with path and system.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write: report, figures, pictures, vectors, features.")],
     split: Annotated[list[str] | None, typer.Option(help="Again for each; all where none is named.")] = None,
-    label: Annotated[str, typer.Option(help="The attribute that is traced, such as family.")] = "system",
+    label: Annotated[
+        str, typer.Option(help="What is traced, such as family; else what the model was trained on.")
+    ] = "",
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Of a table: score repeated rows and files, too.")
+    ] = False,
     root: Annotated[str, typer.Option(help="Of a table: where paths start; else its own folder.")] = "",
     column: Annotated[
-        list[str] | None, typer.Option(help="Of a table: path=NAME of its column; again for each.")
+        list[str] | None,
+        typer.Option(help="Of a table: path=NAME of its column, or split= for none; again for each."),
     ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="logmel_stats or untrained; again for each.")
@@ -188,16 +197,17 @@ def evaluate(
     """Score a model on another corpus, without the one that it was trained on."""
     from rich.console import Console
 
-    from makermark.evaluating import evaluate, read_corpus
+    from makermark.evaluating import evaluate
     from makermark.reporting import results_table
 
-    corpus = read_corpus(
-        manifest, root=root, columns=_pairs(column or []), label=label, folder=out / "corpus", workers=workers
-    )
     told = evaluate(
         checkpoint,
-        corpus,
+        manifest,
         out,
+        root=root,
+        columns=_pairs(column or []),
+        label=label,
+        keep_duplicates=keep_duplicates,
         splits=split or (),
         baselines=baseline or (),
         device=device,
@@ -268,10 +278,10 @@ def table1(
 
 
 def _pairs(given: list[str]) -> dict[str, str]:
-    pairs = dict(part.partition("=")[::2] for part in given)
-    if "" in pairs.values():
+    """OURS=THEIRS by ours; nothing after the sign: the table has no such column."""
+    if not all("=" in part for part in given):
         raise ParamsError(f"--column takes OURS=THEIRS, such as path=clip, not {given}")
-    return pairs
+    return dict(part.partition("=")[::2] for part in given)
 
 
 def _listed(text: str) -> list[str]:
@@ -302,10 +312,10 @@ def table_of_grid(
     table: Annotated[Path, typer.Argument(help="Markdown file to write, such as docs/grid.md.")],
     picture: Annotated[Path, typer.Argument(help="PNG file to write, such as docs/images/grid.png.")],
 ) -> None:
-    """Write the table and the picture of what has run of a grid."""
+    """Write the table and the picture of what has run of a grid; between <!-- table --> markers, if there are some."""
     from makermark.files import replacing
     from makermark.grid import collect, read_grid
-    from makermark.reporting.grid import Result, baseline_results, grid_markdown, plot_grid
+    from makermark.reporting.grid import Result, baseline_results, grid_markdown, placed, plot_grid
 
     experiments = read_grid(grid)
     outcomes = collect(experiments, Path.cwd())
@@ -316,9 +326,10 @@ def table_of_grid(
     results = [Result(o.experiment.arm, o.score, o.train_seconds) for o in outcomes]
     untaught = baseline_results([o.score for o in outcomes])
     commits = ", ".join(sorted({o.commit[:8] for o in outcomes}))
+    before = table.read_text(encoding="utf-8") if table.exists() else ""
     with replacing(table) as draft:
         text = f"{grid_markdown([*results, *untaught])}\nMade by {grid} at commit {commits}.\n"
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(placed(text, before), encoding="utf-8")
     plot_grid(picture, [*results, *untaught])
     print(f"{len(outcomes)} of {len(experiments)} experiments: {table}, {picture}")
 
@@ -400,14 +411,15 @@ def _experiment() -> str:
 
 
 def _corpus() -> str:
+    from makermark.corpora.making import MANIFEST
     from makermark.corpora.rows import read_manifest
 
-    manifest = read_manifest(Path("data/corpus/manifest.parquet"))
+    manifest = read_manifest(Path("data/corpus", MANIFEST))
     rows = manifest.rows
     hours = rows["duration_s"].sum() / 3600
     return (
         f"{manifest.corpus}: {len(rows)} utterances, {hours:.1f} h, {rows['system'].nunique()} systems, "
-        f"{rows['language'].nunique()} languages"
+        f"{len(set(rows['language']) - {''})} languages"
     )
 
 

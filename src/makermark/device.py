@@ -10,11 +10,13 @@ from makermark.errors import ParamsError
 def choose_device(wish: str) -> torch.device:
     """`cpu`, `cuda` or `mps` as wished, or with `auto` the fastest that is there.
 
-    Raises ParamsError where the wished device is absent.
+    Raises ParamsError for an unknown device, and where the wished one is absent.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wish == "auto":
         return torch.device(next(name for name, present in there.items() if present))
+    if wish not in there:
+        raise ParamsError(f"unknown device {wish!r}; it is one of {['auto', *there]}")
     if not there[wish]:
         present = [name for name in there if there[name]]
         raise ParamsError(f"device is {wish!r}, which this machine does not have; it has {present} (or auto)")

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from makermark import features
 from makermark.baselines import untrained
 from makermark.checkpoint import Checkpoint, Description, load_checkpoint
-from makermark.corpora import tables
-from makermark.corpora.choices import relabel
-from makermark.corpora.making import MANIFEST, make
-from makermark.corpora.rows import SPLITS, Manifest, read_manifest
+from makermark.corpora.rows import SPLITS, Manifest
 from makermark.device import choose_device, choose_precision
+from makermark.elsewhere import in_options, label_for, read_corpus, seen_by, strata_by_language
 from makermark.embedding import Vectors, embed, log_mel_statistics, standardise
-from makermark.errors import CheckpointError, ManifestError, ParamsError
+from makermark.errors import CheckpointError, ParamsError
 from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache, write_cache
 from makermark.files import replacing, replacing_folder, write_json
@@ -34,8 +28,6 @@ from makermark.params import from_mapping
 from makermark.reporting import draw_detectors, draw_pairs, results_markdown
 from makermark.reporting.scores import MODEL
 from makermark.vectors import read_embeddings, write_embeddings
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,124 +44,75 @@ class Evaluation:
         return self.checkpoint.description
 
 
+REPORT, FIGURES, PLOTS = "report.md", "score.json", "plots"
+
+
 def evaluate(
     checkpoint: Path,
-    manifest: Manifest,
+    corpus: Path,
     out: Path,
     *,
+    root: str = "",
+    columns: Mapping[str, str] | None = None,
+    label: str = "",
+    keep_duplicates: bool = False,
     splits: Sequence[str] = (),
     baselines: Sequence[str] = (),
     device: str = "auto",
     workers: int = 2,
 ) -> dict[str, Any]:
-    """Score `splits` of `manifest` (none named: all it has), each on its own, with the model `checkpoint` (a path
+    """Score `splits` of `corpus` (none named: all it has), each on its own, with the model `checkpoint` (a path
     without suffix); returns what `out`/score.json holds.
 
-    The folder `out` gets features/, embeddings/, plots/, report.md and score.json. Features are computed by the front
-    end that the checkpoint records, with its limits on length and its settings of batches, precision and scoring. The
-    vectors of an earlier call in `out` are not reused, its features are.
+    `corpus`, `root`, `columns` and `keep_duplicates` are as in `elsewhere.read_corpus`; `label` is what is traced, if
+    it is not what the checkpoint was trained to tell apart. The folder `out` gets corpus/ (of a table), features/,
+    embeddings/, plots/, report.md and score.json. Features are computed by the front end that the checkpoint records,
+    with its limits on length and its settings of batches, precision and scoring; what cannot be read is left out,
+    however much it is. The results of an earlier call in `out` go before new ones are computed, its features are
+    used again.
 
-    Raises CheckpointError where the front end would not compute today what it computed in training, ManifestError for
-    a split that the manifest lacks, ParamsError for an unknown baseline, AudioError for too many unusable files,
-    ScoringError for a split without pairs of both kinds.
+    Raises ParamsError for an unknown baseline or device and CheckpointError where the front end would not compute
+    today what it computed in training, both before the corpus is read; what read_corpus raises; AudioError if no file
+    is usable, ScoringError for a split without pairs of both kinds.
     """
-    model = load_checkpoint(checkpoint)
     _refuse_unknown(baselines)
-    given = rows_to_score(manifest, splits)
-    rows = seen_by(model.description, given)
-    for front_end in _front_ends(model.description, baselines):
-        settings = model.description.params["features"] | {"workers": workers}
-        write_cache(
-            dataclasses.replace(manifest, rows=rows),
-            front_end,
-            out / "features",
-            **{name: value for name, value in settings.items() if name != "front_ends"},
-        )
-    cache = _open(model.description, out / "features")
-    scored = rows[rows["utterance_id"].isin(cache.utterance_ids)]
-    evaluation = Evaluation(
-        model, dataclasses.replace(manifest, rows=scored), out / "features", choose_device(device)
+    processor = choose_device(device)
+    model = load_checkpoint(checkpoint)
+    front_ends = _front_ends(model.description, baselines)
+    manifest = read_corpus(
+        corpus,
+        root=root,
+        columns=columns,
+        label=label_for(model.description, label),
+        splits=splits,
+        keep_duplicates=keep_duplicates,
+        folder=out / "corpus",
+        workers=workers,
     )
+    _forget(out)
+    settings = model.description.params["features"] | {"workers": workers, "max_bad_fraction": 1.0}
+    settings.pop("front_ends", None)
+    for front_end in front_ends:
+        with in_options():
+            write_cache(manifest, front_end, out / "features", **settings)
+    cache = _open(model.description, out / "features")
+    usable = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
+    scored = dataclasses.replace(manifest, rows=seen_by(model.description, usable))
+    evaluation = Evaluation(model, scored, out / "features", processor)
     write_vectors(evaluation, cache, out / "embeddings", baselines=baselines)
     judged = {name: _judge(out / "embeddings" / f"{name}.arrow", model) for name in (MODEL, *baselines)}
     told = judged[MODEL].figures | {"baselines": {name: judged[name].figures for name in baselines}}
-    told["evaluated"] = told_of(evaluation, quarantined=len(rows) - len(scored))
+    told["evaluated"] = told_of(evaluation, quarantined=len(manifest.rows) - len(usable))
     write_report(out, judged, told)
     return told
 
 
-def read_corpus(
-    path: Path,
-    *,
-    root: str = "",
-    columns: Mapping[str, str] | None = None,
-    label: str = "system",
-    folder: Path,
-    workers: int = 2,
-) -> Manifest:
-    """The corpus of a manifest.parquet, or of any table that `corpus: manifest` takes; `label` is what is traced.
-
-    Of a table, whose paths are relative to `root` (empty: its own folder), every file is looked at, and `folder` gets
-    manifest.parquet and rejected.csv, however many these are; without splits all is test. `columns` as in tables.py.
-
-    Raises FilesError for a file that is not there, ManifestError or CorpusError for what is no corpus, CorpusError for
-    a label that a row lacks.
-    """
-    if is_manifest(path):
-        manifest = read_manifest(path)
-        return dataclasses.replace(manifest, rows=relabel(manifest.rows, labels=label))
-    make(
-        folder,
-        tables.listing(path, root=root, columns=columns or {}),
-        corpus=path.stem,
-        split=lambda rows: rows.assign(split="test"),
-        label=label,
-        dedupe=True,
-        strata_from="train",
-        max_bad_fraction=1.0,
-        workers=workers,
-    )
-    return read_manifest(folder / MANIFEST)
-
-
-def is_manifest(path: Path) -> bool:
-    """Whether a file is one of our manifests: Parquet that names its corpus and root."""
-    if path.suffix != ".parquet":
-        return False
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
-        return True  # whoever reads it as a manifest says what is wrong
-    return {b"corpus", b"root"} <= set(metadata)
-
-
-def rows_to_score(manifest: Manifest, splits: Sequence[str]) -> pd.DataFrame:
-    """The rows of the named splits, or all; raises ManifestError for a split that the manifest lacks."""
-    there = set(manifest.rows["split"])
-    absent = [split for split in splits if split not in there]
-    if absent:
-        raise ManifestError(
-            f"corpus {manifest.corpus} has no split {absent[0]!r}; it has {sorted(there, key=SPLITS.index)}"
-        )
-    return manifest.rows[manifest.rows["split"].isin(splits or there)]
-
-
-def seen_by(description: Description, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `system_seen` and `language_seen` as the checkpoint has seen them: in its training set.
-
-    Of a checkpoint that does not say its languages, all count as unseen, and the log says so. What it has seen of
-    acoustic models and vocoders is not known.
-    """
-    if description.languages is None:
-        log.warning(
-            "the checkpoint was written before languages were: all count as unseen, so read its strata by system only"
-        )
-    return rows.assign(
-        system_seen=rows["system"].isin(description.systems),
-        language_seen=rows["language"].isin(description.languages or []),
-        acoustic_model_seen=None,
-        vocoder_seen=None,
-    )
+def _forget(out: Path) -> None:
+    """Delete what an earlier call found: if this one ends early, nothing of that stands beside its vectors."""
+    for name in (FIGURES, REPORT):
+        (out / name).unlink(missing_ok=True)
+    for name in (PLOTS, "embeddings"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def front_end_of(description: Description) -> FrontEnd:
@@ -281,10 +224,11 @@ def _judge(path: Path, model: Checkpoint) -> Judged:
 
 
 def told_of(evaluation: Evaluation, *, quarantined: int) -> dict[str, Any]:
-    """What was scored with what, and how much of the corpus the checkpoint has seen."""
+    """What was scored with what, and how much of the corpus the checkpoint has seen; a language that is not known is
+    none, and `languages_seen` is None where the checkpoint knows none."""
     description, rows = evaluation.description, evaluation.manifest.rows
-    shared = np.intersect1d(rows["system"].to_numpy(dtype=str), description.systems).tolist()
-    languages = description.languages
+    given = rows["language"].fillna("")
+    languages, seen = set(given) - {""}, set(description.languages or ()) - {""}
     return {
         "model_sha256": evaluation.checkpoint.digest,
         "git_commit": description.git_commit,
@@ -293,25 +237,43 @@ def told_of(evaluation: Evaluation, *, quarantined: int) -> dict[str, Any]:
         "utterances": len(rows),
         "quarantined": quarantined,
         "systems": int(rows["system"].nunique()),
-        "systems_seen": shared,
-        "languages": int(rows["language"].nunique()),
-        "languages_seen": None if languages is None else sorted(set(rows["language"]) & set(languages)),
+        "systems_seen": sorted(set(rows["system"]) & set(description.systems)),
+        "languages": len(languages),
+        "languages_seen": sorted(languages & seen) if seen else None,
+        "without_language": int((given == "").sum()),
+        "strata_by_language": strata_by_language(description, given),
     }
 
 
 def write_report(out: Path, judged: Mapping[str, Judged], told: Mapping[str, Any]) -> None:
     """Pictures, report.md and score.json; the last comes last, so that where it is all is."""
-    with replacing_folder(out / "plots") as plots:
+    with replacing_folder(out / PLOTS) as plots:
         draw_pairs(plots, judged)
         for split, rates in judged[MODEL].rates.items():
             if rates:
                 draw_detectors(plots, judged[MODEL], split)
-    of = told["evaluated"]
-    head = (
+    head = f"{_what_was_scored(told['evaluated'])} {_languages(told['evaluated'])}"
+    with replacing(out / REPORT) as draft:
+        draft.write_text(f"{head}\n\n{results_markdown(told)}", encoding="utf-8")
+    write_json(out / FIGURES, told)
+
+
+def _what_was_scored(of: Mapping[str, Any]) -> str:
+    return (
         f"Model {of['model_sha256'][:12]}, trained on corpus {of['trained_on']}, scored on corpus {of['corpus']}: "
         f"{of['utterances']:,} utterances ({of['quarantined']} unusable), {of['systems']} systems, of which the model "
         f"has seen {len(of['systems_seen'])}. Seen and unseen are by the model's training set."
     )
-    with replacing(out / "report.md") as draft:
-        draft.write_text(f"{head}\n\n{results_markdown(told)}", encoding="utf-8")
-    write_json(out / "score.json", told)
+
+
+def _languages(of: Mapping[str, Any]) -> str:
+    if not of["strata_by_language"]:
+        whose = "the corpus" if not of["languages"] else "the model's training set"
+        return (
+            f'**The languages of {whose} are not known: strata go by system alone, and "seen" under language says '
+            "nothing.**"
+        )
+    known = f"{of['languages']} languages, of which the model has seen {len(of['languages_seen'])}."
+    if not of["without_language"]:
+        return known
+    return f"{known} {of['without_language']:,} utterances have none, which counts as a language of its own."

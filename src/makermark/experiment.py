@@ -23,7 +23,7 @@ from makermark.backbones import Backbone
 from makermark.baselines import BASELINES, batch_frames, check_baselines
 from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
 from makermark.corpora import bonafide
-from makermark.corpora.names import CORPORA
+from makermark.corpora.names import check_corpus
 from makermark.corpora.rows import Manifest
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import embed
@@ -51,8 +51,7 @@ log = logging.getLogger(__name__)
 def check(params: Params) -> None:
     """Raise ParamsError for whatever could not be carried out: unknown names, settings that do not fit,
     a loss that the sampler cannot serve, a backbone without its features. Needs no data."""
-    if params.corpus not in CORPORA:
-        raise ParamsError(f"unknown corpus {params.corpus!r}; it is one of {list(CORPORA)}")
+    check_corpus(params)
     loss = losses.build(params.loss, num_systems=2, dim=params.dim, **params.settings("losses", params.loss))
     if loss.emphasis() is not None and params.bonafide.source == bonafide.NONE:
         raise ParamsError(f"loss {params.loss!r} needs bona fide speech: {bonafide.why_none(bonafide.NONE)}")
@@ -203,7 +202,7 @@ def train_experiment(
             loss=params.loss,
             loss_settings=dict(params.settings("losses", params.loss)),
             systems=systems.tolist(),
-            languages=sorted(set(learn["language"]) - {""}),
+            languages=sorted(set(learn["language"].fillna(""))),
             encoder=None if architecture is None else dataclasses.asdict(architecture),
             front_end=front_end.name,
             width=front_end.width,

@@ -6,6 +6,7 @@ keyword arguments of what it builds; the registry itself checks those keys.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -19,6 +20,8 @@ from makermark.files import explain
 
 Scalar = str | int | float | bool
 Settings = Mapping[str, Scalar]
+LABELS = ("system", "family", "architecture", "acoustic_model", "vocoder")  # what may be traced
+ADDRESS = re.compile(r"https?://[^\s/]\S*")
 KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
 
@@ -54,7 +57,7 @@ class ExternalParams:
     workers: int
 
     def __post_init__(self) -> None:
-        _one_of(self, "label", ("system", "family", "architecture", "acoustic_model", "vocoder"))
+        _one_of(self, "label", LABELS)
         _one_of(self, "strata_from", ("train", "protocol"))
         _fraction(self, "max_bad_fraction")
         _at_least(self, 1, "workers")
@@ -119,6 +122,12 @@ class MlaadParams:
     def __post_init__(self) -> None:
         _one_of(self, "source", ("zip", "huggingface"))
         _at_least(self, 1, "workers", "attempts")
+        for key in ("protocol_url", "zip_url"):
+            if not ADDRESS.fullmatch(getattr(self, key)):
+                raise ParamsError(
+                    f"params.yaml: mlaad.{key} is {getattr(self, key)!r}; it begins with https:// (or http://) and "
+                    "has no blanks"
+                )
         if "{name}" not in self.zip_url:
             raise ParamsError(
                 f"params.yaml: mlaad.zip_url is {self.zip_url!r}; it has {{name}} where the name of a part goes"

@@ -1,12 +1,16 @@
 """Adapters, each on a small tree of the published layout; and the registry."""
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
+from makermark.auditing.checks import families
 from makermark.corpora import asvspoof2019_la, folders, reading, stopa, wavefake
 from makermark.corpora.listing import complete
 from makermark.corpora.names import CORPORA
@@ -140,12 +144,58 @@ def test_asvspoofs_own_strata_call_a16_known_and_train_does_not(tmp_path):
     assert strata(derive_seen(rows, strata_from="train"))[a16].tolist() == ["unseen_system_seen_language"]
 
 
-def test_asvspoof_has_the_table_of_all_attacks():
-    attacks = asvspoof2019_la.ATTACKS
-    assert list(attacks) == ["bonafide", *(f"A{n:02d}" for n in range(1, 20))]
-    assert attacks["A16"] == attacks["A04"]
-    assert attacks["A19"] == attacks["A06"]
-    assert all(all(attack) for attack in attacks.values())
+# Wang et al. 2020, table 1, columns "conversion" and "waveform generator" (with A07's post-process).
+TABLE_1 = """
+A01 | AR RNN            | WaveNet
+A02 | AR RNN            | WORLD
+A03 | FF                | WORLD
+A04 | CART              | waveform concatenation
+A05 | VAE               | WORLD
+A06 | GMM-UBM           | spectral filtering + OLA
+A07 | RNN               | WORLD + GAN
+A08 | AR RNN            | neural source-filter
+A09 | RNN               | Vocaine
+A10 | AR RNN + CNN      | WaveRNN
+A11 | AR RNN + CNN      | Griffin-Lim
+A12 | RNN               | WaveNet
+A13 | moment matching   | waveform filtering
+A14 | RNN               | STRAIGHT
+A15 | RNN               | WaveNet
+A16 | CART              | waveform concatenation
+A17 | VAE               | waveform filtering
+A18 | linear            | MFCC vocoder
+A19 | GMM-UBM           | spectral filtering + OLA
+"""
+
+
+def test_asvspoof_has_the_published_table_of_attacks():
+    lines = [[field.strip() for field in line.split("|")] for line in TABLE_1.strip().splitlines()]
+    parts = {
+        name: [attack.acoustic_model, attack.vocoder] for name, attack in asvspoof2019_la.ATTACKS.items()
+    }
+    assert parts == {"bonafide": ["human", "human"]} | {name: [*given] for name, *given in lines}
+
+
+def test_asvspoofs_families_are_its_attacks_but_for_the_two_that_come_again():
+    of_attack = {name: attack.family for name, attack in asvspoof2019_la.ATTACKS.items()}
+    again = {name: family for name, family in of_attack.items() if name != family}
+    assert again == {"bonafide": "human", "A16": "A04", "A19": "A06"}
+
+
+def test_the_audit_finds_asvspoofs_real_aliases_only():
+    rows = pd.DataFrame(
+        [
+            {"path": f"{split}/{name}", "system": name, "split": split, "family": attack.family}
+            for name, attack in asvspoof2019_la.ATTACKS.items()
+            for split in (("train", "dev") if name < "A07" else ("test",))
+        ]
+    )
+    found = families(rows)
+    assert found["aliases"].keys() == {"A04", "A06"}
+    assert [(told["systems"], told["in_train"]) for told in found["unseen_but_known"]] == [
+        (["A16"], ["A04"]),
+        (["A19"], ["A06"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +235,10 @@ def test_stopa_has_its_subsets_known_attacks_and_each_file_once(tmp_path):
     [
         (
             "Speaker Name ATK\np1 x AA01\n",
-            r"line 1: no column for the file .* it has \['Speaker', 'Name', 'ATK'\]",
+            r"line 1: no column for the path .* it has \['Speaker', 'Name', 'ATK'\].* move the file away",
         ),
         ("FileName ATK\nLA_1 AA01\nLA_2\n", "line 3: 1 values where line 1 names 2"),
-        ("", "line 1: no column for the file"),
+        ("", "line 1: no column for the path"),
     ],
 )
 def test_a_protocol_of_stopa_that_cannot_be_read_is_named(tmp_path, text, said):
@@ -225,6 +275,69 @@ def test_folders_are_systems_or_splits_of_systems(tmp_path):
     sounds(tmp_path / "split", "train/bark/1.wav", "Eval/xtts/1.wav")
     rows = complete(folders.listing(tmp_path / "split"))
     assert sorted(zip(rows["split"], rows["system"], strict=True)) == [("test", "xtts"), ("train", "bark")]
+
+
+@pytest.mark.parametrize("name", ["asvspoof2019-la", "stopa"])
+def test_a_protocol_that_is_not_utf8_is_named_with_its_line(name, tmp_path):
+    TREES[name][0](tmp_path)
+    protocol = sorted(tmp_path.rglob("*.txt"))[0]
+    protocol.write_bytes(protocol.read_bytes() + "é\n".encode("latin-1"))
+    line = protocol.read_bytes().count(b"\n")
+    with pytest.raises(CorpusError) as caught:
+        TREES[name][1](tmp_path)
+    assert str(caught.value).startswith(f"{protocol}, line {line}: not UTF-8")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_an_adapter_read_stands_in_its_listing(tmp_path):
+    asvspoof_tree(tmp_path / "asv")
+    assert set(asvspoof2019_la.listing(tmp_path / "asv").tables) == set((tmp_path / "asv").rglob("*.txt"))
+    stopa_tree(tmp_path / "stopa")
+    assert set(stopa.listing(tmp_path / "stopa").tables) == set((tmp_path / "stopa").rglob("*.txt"))
+
+
+def test_linked_folders_are_systems_and_a_link_upwards_is_not_followed(tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    sounds(root, "bark/1.wav")
+    sounds(elsewhere, "xtts/1.wav", "xtts/deep/2.wav")
+    (root / "xtts").symlink_to(elsewhere / "xtts")
+    (root / "bark/all").symlink_to(root)
+    (elsewhere / "xtts/deep/back").symlink_to(elsewhere / "xtts")
+    rows = complete(folders.listing(root))
+    assert sorted(zip(rows["path"], rows["system"], strict=True)) == [
+        ("bark/1.wav", "bark"),
+        ("xtts/1.wav", "xtts"),
+        ("xtts/deep/2.wav", "xtts"),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name themselves")
+def test_a_file_name_that_is_not_utf8_is_refused_with_its_bytes(tmp_path):
+    folders_tree(tmp_path)
+    (tmp_path / "bark/1.wav").touch()
+    (tmp_path / "bark" / os.fsdecode(b"b\xfccher.wav")).touch()
+    with pytest.raises(CorpusError) as caught:
+        folders.listing(tmp_path)
+    said = str(caught.value)
+    assert r"b\xfccher.wav" in said
+    assert said.encode()  # can be printed
+    assert "is not UTF-8" in said
+
+
+def test_relative_places_start_from_home_and_the_rest_stays(tmp_path):
+    params = dataclasses.replace(
+        PARAMS,
+        external=dataclasses.replace(PARAMS.external, root="audio"),
+        manifest=dataclasses.replace(PARAMS.manifest, file="/data/table.csv"),
+    )
+    placed = reading.from_home(params, tmp_path)
+    assert placed.external.root == str(tmp_path / "audio")
+    assert placed.manifest.file == "/data/table.csv"
+    assert placed.mlaad.folder == str(tmp_path / PARAMS.mlaad.folder)
+    assert placed.mlaad.root == placed.mlaad.protocol == ""
+    assert dataclasses.replace(
+        placed, external=PARAMS.external, manifest=PARAMS.manifest, mlaad=PARAMS.mlaad
+    ) == PARAMS  # fmt: skip
 
 
 def test_a_file_outside_the_folders_of_systems_is_refused(tmp_path):

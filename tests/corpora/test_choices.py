@@ -2,12 +2,13 @@
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from makermark.corpora.choices import LABELS, dedupe, relabel
+from makermark.corpora.choices import dedupe, relabel, several_makers
 from makermark.corpora.rows import GIVEN, derive_seen, read_manifest, strata, write_manifest
 from makermark.errors import CorpusError, ManifestError
+from makermark.params import LABELS
 
 
 def listing(*given, columns=("path", "system", "split", "sha256")):
@@ -33,12 +34,19 @@ def test_before_there_are_splits_the_first_of_the_same_bytes_stays():
     assert dedupe(listing(("b", "x", "", "1"), ("a", "x", "", "1")))["path"].tolist() == ["b"]
 
 
-def test_the_same_bytes_under_two_systems_are_refused_by_name():
-    with pytest.raises(CorpusError) as caught:
-        dedupe(listing(("a", "x", "dev", "1"), ("b", "y", "dev", "1")))
-    assert str(caught.value) == (
-        "a (x) and b (y) hold the same bytes; remove one, or set external.dedupe: false"
+def test_all_rows_whose_bytes_have_several_makers_are_found_beside_one_another():
+    rows = listing(
+        ("a", "x", "dev", "1"), ("b", "x", "dev", "2"), ("c", "x", "dev", "3"), ("d", "x", "dev", "2"),
+        ("e", "y", "dev", "3"), ("f", "y", "dev", "1"), ("g", "z", "dev", ""), ("h", "y", "dev", ""),
+    )  # fmt: skip
+    assert several_makers(rows)["path"].tolist() == ["a", "f", "c", "e"]
+
+
+def test_what_is_left_keeps_the_numbers_of_its_rows():
+    rows = listing(("a", "x", "train", "1"), ("b", "x", "train", "1"), ("c", "x", "train", "2")).set_axis(
+        [7, 8, 9]
     )
+    assert dedupe(rows).index.tolist() == [7, 9]
 
 
 def test_an_id_that_counts_rows_hides_no_repetition():
@@ -47,6 +55,7 @@ def test_an_id_that_counts_rows_hides_no_repetition():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.sampled_from(["dev", "test"]))))
+@settings(deadline=None)
 def test_what_is_left_is_what_there_was_once_each(given):
     rows = listing(*given, columns=("path", "system", "split"))
     left = dedupe(rows)
@@ -72,6 +81,18 @@ def bark():
 )
 def test_another_attribute_becomes_the_system(bark, labels, expected):
     assert relabel(bark, labels=labels)["system"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"), [("family", ["Bark", "Tacotron"]), ("architecture", ["", ""])]
+)
+def test_families_are_of_systems_and_go_where_something_else_is_traced(bark, labels, expected):
+    assert relabel(bark, labels=labels)["family"].tolist() == expected
+
+
+def test_a_family_that_the_corpus_gives_goes_too(bark):
+    rows = relabel(bark.assign(vocoder="hifigan", family=["TTS", "VC"]), labels="vocoder")
+    assert (rows["system"].tolist(), rows["family"].tolist()) == (["hifigan"] * 2, ["", ""])
 
 
 def test_the_system_is_left_alone_its_family_is_filled_in(bark):

@@ -15,7 +15,7 @@ from makermark.corpora import making
 from makermark.corpora.listing import Listing
 from makermark.corpora.rows import read_manifest
 from makermark.corpora.splitting import split
-from makermark.errors import CorpusError, ManifestError
+from makermark.errors import CorpusError
 from makermark.features.cache import write_cache
 from tests_support import FBANK
 
@@ -99,7 +99,14 @@ def test_a_system_in_dev_only_is_an_unseen_system(corpus, tmp_path, caplog):
     rows = make(tmp_path / "corpus", corpus).rows
     assert not rows["system_seen"][rows["system"] == "vits"].any()
     assert rows["system_seen"][rows["system"] != "vits"].all()
-    assert "dev 4 utterances of 2 systems, 1 of them not in train" in caplog.text
+    first = 1 + corpus.rows.index[corpus.rows["system"] == "vits"][0]
+    said = f"dev 4 utterances of 2 systems, 1 of them not in train: vits (first in row {first}); "
+    assert (
+        "corpus.csv: train 4 utterances of 2 systems; "
+        + said
+        + "test 2 utterances of 1 systems, 0 of them not in train"
+        in caplog.text
+    )
 
 
 def truncate(path):
@@ -231,8 +238,13 @@ def test_a_repeated_row_is_dropped_or_named_apart(corpus, tmp_path):
 
 def test_two_files_under_one_name_are_refused_even_where_repetitions_are_kept(corpus, tmp_path):
     named = Listing(corpus.rows.assign(utterance_id="one"), corpus.root, corpus.source)
-    with pytest.raises(ManifestError, match="utterance_id 'one' appears twice"):
+    first, second = corpus.rows["path"][:2]
+    with pytest.raises(CorpusError) as caught:
         make(tmp_path / "corpus", named, dedupe=False)
+    assert str(caught.value).startswith(
+        f"corpus.csv, row 2: utterance_id 'one' is '{second}', but '{first}' in row 1; "
+    )
+    assert not (tmp_path / "corpus").exists()  # before any file was looked at
 
 
 def test_a_listing_without_splits_is_split_and_another_label_is_traced(corpus, tmp_path):
@@ -257,3 +269,60 @@ def test_another_corpus_leaves_nothing_behind(corpus, tmp_path):
     assert not (tmp_path / "corpus").exists()
     making.clear_other(tmp_path / "corpus", corpus="local")
     assert all((corpus.root / path).exists() for path in corpus.rows["path"])
+
+
+def test_the_same_bytes_under_two_systems_are_all_listed_with_their_rows(corpus, tmp_path):
+    for n in range(2):
+        content = (corpus.root / f"bark/train{n}.flac").read_bytes()
+        (corpus.root / f"xtts/train{n}.flac").write_bytes(content)
+    (corpus.root / "vits/dev0.flac").unlink()
+    row = {path: n for n, path in enumerate(corpus.rows["path"], start=1)}
+    with pytest.raises(CorpusError) as caught:
+        make(tmp_path / "corpus", corpus)
+    table = tmp_path / "corpus/rejected.csv"
+    assert str(caught.value) == (
+        f"corpus.csv, row {row['xtts/train0.flac']}: xtts/train0.flac has system 'xtts', but 'bark/train0.flac' in row "
+        f"{row['bark/train0.flac']} has the same bytes and system 'bark'; 2 files are filed so, listed in {table}: "
+        "remove one row of each, or set external.dedupe: false"
+    )
+    there = {each["path"]: (int(each["row"]), each["reason"]) for each in rejected(tmp_path / "corpus")}
+    assert there.keys() == {"xtts/train0.flac", "xtts/train1.flac", "vits/dev0.flac"}
+    assert there["xtts/train1.flac"][0] == row["xtts/train1.flac"]
+    assert "'bark/train1.flac' in row" in there["xtts/train1.flac"][1]
+    assert len(make(tmp_path / "corpus", corpus, dedupe=False).rows) == 9
+
+
+def test_without_splits_and_with_repetitions_kept_no_file_stands_in_two_splits(corpus, tmp_path):
+    rows = pd.DataFrame([{"path": f"{s}/{n}.flac", "system": s} for s in "abcd" for n in range(10)])
+    for path in rows["path"]:
+        sound(corpus.root / path)
+    twice = Listing(rows=pd.concat([rows, rows], ignore_index=True), root=corpus.root)
+    made = make(tmp_path / "corpus", twice, dedupe=False).rows
+    assert len(made) == 80
+    assert made.groupby("path")["split"].nunique().max() == 1
+
+
+def test_what_another_folder_has_seen_is_not_read_again_and_not_written_to(corpus, tmp_path, monkeypatch):
+    make(tmp_path / "main", corpus)
+    memory = tmp_path / "main" / making.LOOKED
+    memory.write_text(memory.read_text() + "\n5\n[]")  # what no run of ours writes says nothing
+    before = memory.read_bytes()
+    monkeypatch.setattr(audio, "look", lambda path: pytest.fail(f"{path} was read"))
+    assert len(make(tmp_path / "copy", corpus, seen_before=memory).rows) == len(corpus.rows)
+    assert memory.read_bytes() == before
+
+
+def test_a_table_that_changed_since_the_manifest_was_made_is_told(corpus, tmp_path, caplog):
+    table = tmp_path / "corpus.csv"
+    corpus.rows.to_csv(table, index=False)
+    listing = Listing(corpus.rows, corpus.root, str(table), tables=(table,))
+    make(tmp_path / "corpus", listing)
+    assert "changed since" not in caplog.text
+    table.write_text(table.read_text() + "x.wav,bark,train,en\n")
+    read_manifest(tmp_path / "corpus/manifest.parquet")
+    assert f"{table}: changed since" in caplog.text
+    assert "dvc repro -f download" in caplog.text
+    caplog.clear()
+    table.unlink()  # as on a machine that has the manifest only
+    read_manifest(tmp_path / "corpus/manifest.parquet")
+    assert caplog.text == ""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from makermark.auditing.checks import shared
 from makermark.corpora.splitting import apportion, split
 from makermark.errors import CorpusError
 
@@ -30,7 +31,8 @@ def utterances(*, systems=7, languages=4, sentences=20, voices=0):
         for lang in range(languages)
         for n in range(sentences)
     ]
-    return pd.DataFrame(rows, columns=["utterance_id", "system", "language", "voice", "text"])
+    table = pd.DataFrame(rows, columns=["utterance_id", "system", "language", "voice", "text"])
+    return table.assign(path=table["utterance_id"] + ".wav")
 
 
 def splits_of(rows, column):
@@ -126,6 +128,37 @@ def test_what_cannot_be_split_is_refused_with_a_remedy(settings, rows, said):
     with pytest.raises(CorpusError, match=said) as caught:
         split(utterances(**rows), **SETTINGS | settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_several_rows_stands_in_one_split():
+    none = SETTINGS | {name: 0 for name in SETTINGS if "unseen" in name} | {"disjoint": []}
+    twice = pd.concat(
+        [utterances(), utterances().assign(utterance_id=lambda rows: rows["utterance_id"] + "#2")]
+    )
+    rows = split(twice, **none)
+    assert len(rows) == len(twice)
+    assert splits_of(rows, "path").map(len).max() == 1
+
+
+def test_no_sentence_stands_in_two_splits_by_the_audits_own_rule():
+    """Every sentence in three spellings, which the audit takes for one."""
+    spelt = utterances(sentences=30)
+    number = np.arange(len(spelt)) % 3
+    texts = (
+        spelt["text"]
+        .where(number == 0, spelt["text"].str.upper())
+        .where(number < 2, "  " + spelt["text"] + "  ")
+    )
+    alike = pd.concat(
+        [
+            spelt.assign(text=texts),
+            spelt.assign(utterance_id=spelt["utterance_id"] + "b", path="b/" + spelt["path"]),
+        ]
+    )
+    rows = split(alike, **SETTINGS | {"disjoint": ["text"]}).assign(sha256="")
+    sentences = [found for found in shared(rows) if found["what"] == "sentences"]
+    assert [found["known"] for found in sentences] == [True] * 3
+    assert [found["shared"] for found in sentences] == [0] * 3
 
 
 @given(st.integers(0, 200), st.lists(st.floats(0.01, 1), min_size=1, max_size=3))

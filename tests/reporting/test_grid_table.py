@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from makermark.corpora.rows import STRATA
 from makermark.reporting import open_set_lines, plot_detectors
-from makermark.reporting.grid import Result, grid_markdown, plot_grid
+from makermark.reporting.grid import Result, grid_markdown, placed, plot_grid
 
 
 def score(percent, *, head=True):
@@ -86,3 +86,10 @@ def test_sets_without_seen_or_without_unseen_systems_claim_nothing():
     no_unseen = score(8.0)
     no_unseen["test"]["out_of_domain"]["knn"] = dict.fromkeys(no_unseen["test"]["out_of_domain"]["knn"])
     assert len(open_set_lines(no_unseen)) == 1
+
+
+def test_a_table_goes_between_the_markers_of_a_page_and_the_rest_stays():
+    page = placed("| new |", "# Title\n<!-- table -->\n| old |\n<!-- /table -->\nText.\n")
+    assert page == "# Title\n<!-- table -->\n\n| new |\n<!-- /table -->\nText.\n"
+    assert placed("| newer |", page).count("|") == 2
+    assert placed("| new |", "a page without markers") == placed("| new |", "") == "| new |"

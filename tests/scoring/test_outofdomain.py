@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from makermark.scoring import Evidence, choose_on_dev, open_set
 from makermark.scoring.detectors import DETECTORS, Speech, knn, mahalanobis, nsd
-from makermark.scoring.outofdomain import detect, rates_of
+from makermark.scoring.outofdomain import detect
 
 SEEN = np.array(["a", "b", "c"])
 
@@ -135,12 +135,25 @@ def test_figures_agree_with_scikit_learn_ties_included(rows):
     assert found.eer_percent == pytest.approx(100 * meeting, abs=1e-6) or (np.diff(fpr) == 0).any()
 
 
-def test_a_weight_of_two_is_the_utterance_twice():
-    scores, known = np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, False, True, False])
-    doubled = rates_of(np.append(scores, 2.0), np.append(known, True), np.append(known, True))
-    weighted = rates_of(scores, known, known, np.array([1.0, 1.0, 2.0, 1.0]))
-    np.testing.assert_allclose(weighted.known, doubled.known)
-    np.testing.assert_allclose(weighted.unknown, doubled.unknown)
+@pytest.mark.parametrize("decimals", [1, 6])  # with many ties, and with none
+def test_intervals_are_quantiles_over_systems_drawn_and_scored_one_draw_at_a_time(decimals):
+    rng = np.random.default_rng(1)
+    column = np.repeat(np.arange(9), rng.integers(3, 12, 9))
+    known = column < 4
+    scores = np.round(rng.normal(size=len(column)) + 0.7 * known, decimals)
+    systems = np.array([f"s{i}" for i in column])
+    found = detect(scores, known, known, systems, bootstrap_samples=60, seed=5)
+    each = []
+    for times in np.random.default_rng([5, 1]).multinomial(9, np.full(9, 1 / 9), size=60):
+        drawn = np.repeat(np.arange(len(column)), times[column])  # every utterance as often as its system
+        if known[drawn].any() and not known[drawn].all():
+            one = detect(
+                scores[drawn], known[drawn], known[drawn], systems[drawn], bootstrap_samples=0, seed=0
+            )
+            each.append((100 * roc_auc_score(known[drawn], scores[drawn]), one.fpr95_percent))
+    expected = np.quantile(each, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(found.auroc_ci95_percent, expected[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(found.fpr95_ci95_percent, expected[:, 1], rtol=1e-9)
 
 
 def test_intervals_hold_the_figure_and_resample_systems_not_utterances():

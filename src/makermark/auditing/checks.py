@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from makermark.corpora.rows import PROTOCOL_SEEN, SPLITS
+from makermark.corpora.sentences import same_sentence
 
 Figures = dict[str, Any]
 
@@ -161,7 +162,7 @@ def shared(rows: pd.DataFrame) -> list[Figures]:
     """What recurs in a later split: sentences, file names (without ending), paths, bytes. One entry for each thing and
     pair of splits: how many distinct ones, and how many rows of the later split hold one."""
     things = {
-        "sentences": rows["text"].fillna("").str.split().str.join(" ").str.casefold(),
+        "sentences": same_sentence(rows["text"]),
         "file names": rows["path"].map(lambda path: PurePosixPath(path).stem),
         "paths": rows["path"],
         "bytes": rows["sha256"],

@@ -3,8 +3,10 @@
 Layout of the published archive LA.zip: in LA/ the folder ASVspoof2019_LA_cm_protocols with the files
 ASVspoof2019.LA.cm.{train.trn,dev.trl,eval.trl}.txt, lines of `speaker file - system key`, and the audio in
 ASVspoof2019_LA_{train,dev,eval}/flac/. Acoustic model ("conversion") and vocoder ("waveform generator") of each attack:
-table 1 of Wang et al. 2020 (arXiv:1911.01601), in its words, written down from memory and compared with a public list
-for A07 to A19. A16 and A19 are the algorithms of A04 and A06 trained on other speakers; the protocol calls them known.
+table 1 of Wang et al. 2020 (arXiv:1911.01601), in its words, written down from memory twice and compared with a public
+list for A07 to A19. A16 and A19 are the algorithms of A04 and A06 trained on other speakers: one family each, and the
+protocol calls them known. The others are 17 families of one attack; that A13 to A15 convert synthetic speech, and A05,
+A06 and A17 to A19 recordings, is no family.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from makermark.corpora.lines import read_lines
 from makermark.corpora.listing import Listing
-from makermark.errors import CorpusError, FilesError
-from makermark.files import explain
+from makermark.errors import CorpusError
 
 PROTOCOLS = "ASVspoof2019_LA_cm_protocols"
 FILES = {
@@ -28,7 +30,7 @@ KEYS = ("bonafide", "spoof")
 
 
 class Attack(NamedTuple):
-    """Kind of the attack (text-to-speech, voice conversion, or conversion of synthetic speech), and its parts."""
+    """The algorithm, named by the attack that was first made with it, and its parts."""
 
     family: str
     acoustic_model: str
@@ -37,25 +39,25 @@ class Attack(NamedTuple):
 
 ATTACKS = {
     "bonafide": Attack("human", "human", "human"),
-    "A01": Attack("TTS", "AR RNN", "WaveNet"),
-    "A02": Attack("TTS", "AR RNN", "WORLD"),
-    "A03": Attack("TTS", "FF", "WORLD"),
-    "A04": Attack("TTS", "CART", "waveform concatenation"),
-    "A05": Attack("VC", "VAE", "WORLD"),
-    "A06": Attack("VC", "GMM-UBM", "spectral filtering + OLA"),
-    "A07": Attack("TTS", "RNN", "WORLD + GAN"),
-    "A08": Attack("TTS", "AR RNN", "neural source-filter"),
-    "A09": Attack("TTS", "RNN", "Vocaine"),
-    "A10": Attack("TTS", "AR RNN + CNN", "WaveRNN"),
-    "A11": Attack("TTS", "AR RNN + CNN", "Griffin-Lim"),
-    "A12": Attack("TTS", "RNN", "WaveNet"),
-    "A13": Attack("TTS-VC", "moment matching", "waveform filtering"),
-    "A14": Attack("TTS-VC", "RNN", "STRAIGHT"),
-    "A15": Attack("TTS-VC", "RNN", "WaveNet"),
-    "A16": Attack("TTS", "CART", "waveform concatenation"),
-    "A17": Attack("VC", "VAE", "waveform filtering"),
-    "A18": Attack("VC", "linear", "MFCC vocoder"),
-    "A19": Attack("VC", "GMM-UBM", "spectral filtering + OLA"),
+    "A01": Attack("A01", "AR RNN", "WaveNet"),
+    "A02": Attack("A02", "AR RNN", "WORLD"),
+    "A03": Attack("A03", "FF", "WORLD"),
+    "A04": Attack("A04", "CART", "waveform concatenation"),
+    "A05": Attack("A05", "VAE", "WORLD"),
+    "A06": Attack("A06", "GMM-UBM", "spectral filtering + OLA"),
+    "A07": Attack("A07", "RNN", "WORLD + GAN"),
+    "A08": Attack("A08", "AR RNN", "neural source-filter"),
+    "A09": Attack("A09", "RNN", "Vocaine"),
+    "A10": Attack("A10", "AR RNN + CNN", "WaveRNN"),
+    "A11": Attack("A11", "AR RNN + CNN", "Griffin-Lim"),
+    "A12": Attack("A12", "RNN", "WaveNet"),
+    "A13": Attack("A13", "moment matching", "waveform filtering"),
+    "A14": Attack("A14", "RNN", "STRAIGHT"),
+    "A15": Attack("A15", "RNN", "WaveNet"),
+    "A16": Attack("A04", "CART", "waveform concatenation"),
+    "A17": Attack("A17", "VAE", "waveform filtering"),
+    "A18": Attack("A18", "linear", "MFCC vocoder"),
+    "A19": Attack("A06", "GMM-UBM", "spectral filtering + OLA"),
 }
 KNOWN = {"bonafide", "A01", "A02", "A03", "A04", "A05", "A06", "A16", "A19"}
 
@@ -70,18 +72,15 @@ def listing(root: Path) -> Listing:
     rows = [row for split in FILES for row in _rows(place, split)]
     columns = ["path", "system", "split", "voice", "protocol_system_seen", *Attack._fields]
     table = pd.DataFrame(rows, columns=columns).assign(language="en", protocol_language_seen=True)
-    return Listing(rows=table, root=place)
+    protocols = tuple(place / PROTOCOLS / name for name, _ in FILES.values())
+    return Listing(rows=table, root=place, tables=protocols)
 
 
 def _rows(place: Path, split: str) -> list[tuple[object, ...]]:
     name, folder = FILES[split]
     protocol = place / PROTOCOLS / name
-    try:
-        lines = protocol.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise FilesError(explain(error, protocol)) from error
     rows: list[tuple[object, ...]] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(protocol), start=1):
         parts = line.split()
         if not parts:
             continue

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from makermark.corpora.listing import Listing
 from makermark.corpora.tables import SPLIT_OF
-from makermark.errors import CorpusError
+from makermark.errors import CorpusError, FilesError
+from makermark.files import explain
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 
@@ -35,18 +38,43 @@ def listing(root: Path) -> Listing:
 
 
 def audio_files(root: Path) -> list[Path]:
-    """All audio files below a folder, sorted; hidden ones and those in hidden folders are passed over.
+    """All audio files below a folder, sorted. Hidden ones and those in hidden folders are passed over, links followed.
 
-    Raises CorpusError for a root that does not exist or holds none.
+    Raises CorpusError for a root that does not exist or holds none, and for a name that is not UTF-8.
     """
     if not root.is_dir():
         raise CorpusError(f"external.root: {str(root)!r} is no folder; name the one that holds the corpus")
-    found = [
-        file
-        for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    ]
+    try:
+        found = sorted(file for file in _files(root, above=frozenset()) if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise FilesError(explain(error, Path(error.filename or root))) from error
     if not found:
         raise CorpusError(f"external.root: {root} holds no audio file ({', '.join(SUFFIXES)})")
+    odd = next((file for file in found if not _is_utf8(file)), None)
+    if odd is not None:
+        raise CorpusError(
+            f"{os.fsencode(odd)!r}: its name is not UTF-8, as in another system's archive; rename it (convmv can)"
+        )
     return found
+
+
+def _files(folder: Path, *, above: frozenset[str]) -> Iterator[Path]:
+    """Whatever is no folder, below one whose real path is none of those `above` it: a link upwards is not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(entry, above=above | {real})
+        else:
+            yield entry
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,7 +19,7 @@ import rich.progress
 from makermark import audio
 from makermark.corpora import choices
 from makermark.corpora.listing import Listing, complete
-from makermark.corpora.rows import SPLITS, read_manifest, write_manifest
+from makermark.corpora.rows import SPLITS, read_manifest, sha256_of, write_manifest
 from makermark.errors import AudioError, CorpusError, FilesError, ManifestError
 from makermark.files import explain, replacing
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST, REJECTED = "manifest.parquet", "rejected.csv"
 LOOKED = "looked.jsonl"  # what an earlier run, killed or not, has seen of the files; DVC ignores it
+NAMED = 20  # systems that a line of the log names
 
 Split = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -42,6 +43,7 @@ def make(
     strata_from: str,
     max_bad_fraction: float,
     workers: int,
+    seen_before: Path | None = None,
 ) -> None:
     """Write folder/rejected.csv and, last, folder/manifest.parquet; the audio stays where it is.
 
@@ -49,15 +51,21 @@ def make(
     with its row and the reason. `split` gives a column `split` to rows that have none. `label`, `dedupe` and
     `strata_from` as in choices.py; without `dedupe` a row that stands there twice is an utterance of its own,
     called NAME#2. `workers` threads look at files; what they saw is kept in folder/looked.jsonl, so
-    that a run which was killed, or other choices, look only at files that are new or changed.
+    that a run which was killed, or other choices, look only at files that are new or changed. `seen_before` is another
+    such file, which is only read. The manifest remembers the sha256 of listing.tables, so that reading it can tell
+    when they have changed.
 
-    Raises CorpusError where the listing contradicts itself, and for more than `max_bad_fraction` unusable files.
+    Raises CorpusError where the listing contradicts itself, for more than `max_bad_fraction` unusable files, and, with
+    `dedupe`, where the same bytes are filed under two systems: all such files stand in rejected.csv.
     """
+    tables = {str(table.resolve()): sha256_of(table) for table in listing.tables}
     rows = complete(listing)
     source = listing.source or f"corpus {corpus}"
     row_of = {path: row for row, path in reversed(list(rows["path"].items()))}
     rows = choices.dedupe(rows) if dedupe else _numbered(rows)
-    seen = look_at(listing.root, sorted(row_of), memory=folder / LOOKED, workers=workers)
+    seen = look_at(
+        listing.root, sorted(row_of), memory=folder / LOOKED, seen_before=seen_before, workers=workers
+    )
     bad = [(row_of[path], path, look["reason"]) for path, look in seen.items() if "reason" in look]
     _write_rejected(folder / REJECTED, bad)
     _refuse_too_many(
@@ -66,14 +74,16 @@ def make(
     rows = rows[~rows["path"].isin({path for _, path, _ in bad})]
     rows["duration_s"] = [seen[path]["duration_s"] for path in rows["path"]]
     rows["sha256"] = [seen[path]["sha256"] for path in rows["path"]]
+    if dedupe:
+        _refuse_several_makers(choices.several_makers(rows), bad, source=source, table=folder / REJECTED)
     rows = choices.relabel(choices.dedupe(rows) if dedupe else rows, labels=label)
     if (rows["split"] == "").all():
         rows = split(rows)
     root = str(listing.root.resolve())
     write_manifest(
-        folder / MANIFEST, rows, corpus=corpus, root=root, strata_from=strata_from, repeats=not dedupe
-    )
-    log.info("corpus %s: %s", corpus, "; ".join(_told(rows)))
+        folder / MANIFEST, rows, corpus=corpus, root=root, strata_from=strata_from, repeats=not dedupe, tables=tables
+    )  # fmt: skip
+    log.info("corpus %s, %s: %s", corpus, source, "; ".join(_told(rows)))
 
 
 def clear_other(folder: Path, *, corpus: str) -> None:
@@ -87,13 +97,15 @@ def clear_other(folder: Path, *, corpus: str) -> None:
         shutil.rmtree(folder)
 
 
-def look_at(root: Path, paths: Sequence[str], *, memory: Path, workers: int) -> dict[str, dict[str, Any]]:
+def look_at(
+    root: Path, paths: Sequence[str], *, memory: Path, workers: int, seen_before: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """`duration_s` and `sha256` of every file by its path below `root`, or the `reason` why it cannot be used.
 
     `memory` holds, one JSON object a line, what was seen of usable files with their size and time of change; files
-    that are as it says are not read again.
+    that are as it, or such a file `seen_before`, says are not read again.
     """
-    known = _remembered(memory)
+    known = (_remembered(seen_before) if seen_before else {}) | _remembered(memory)
     found = {path: known[key] for path in paths if (key := _state(root / path)) in known}
     missing = [path for path in paths if path not in found]
     log.info("%d files, %d of them still to be looked at", len(paths), len(missing))
@@ -132,7 +144,7 @@ def _remembered(memory: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
     for line in memory.read_text(encoding="utf-8").splitlines() if memory.exists() else ():
         try:
             *state, look = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
         known[tuple(state)] = look
     return known
@@ -176,10 +188,39 @@ def _refuse_too_many(
         )
 
 
+def _refuse_several_makers(
+    twins: pd.DataFrame, bad: list[tuple[int, str, str]], *, source: str, table: Path
+) -> None:
+    if twins.empty:
+        return
+    first: dict[str, tuple[int, str, str]] = {}
+    told = []
+    for row, path, system, sha256 in zip(
+        twins.index, twins["path"], twins["system"], twins["sha256"], strict=True
+    ):
+        at, other, maker = first.setdefault(sha256, (row, path, system))
+        if system != maker:
+            reason = f"system {system!r}, but {other!r} in row {at} has the same bytes and system {maker!r}"
+            told.append((row, path, reason))
+    _write_rejected(table, bad + told)
+    row, path, reason = told[0]
+    raise CorpusError(
+        f"{source}, row {row}: {path} has {reason}; {len(told)} files are filed so, listed in {table}: remove one row "
+        "of each, or set external.dedupe: false"
+    )
+
+
 def _told(rows: pd.DataFrame) -> Iterator[str]:
+    """What each split holds; `rows` are numbered by their index as in the source."""
     train = set(rows["system"][rows["split"] == "train"])
     for name in SPLITS:
         part = rows[rows["split"] == name]
-        systems = set(part["system"])
-        new = f", {len(systems - train)} of them not in train" if name != "train" else ""
-        yield f"{name} {len(part)} utterances of {len(systems)} systems{new}"
+        said = f"{name} {len(part)} utterances of {part['system'].nunique()} systems"
+        yield said if name == "train" else f"{said}, {_new(part[~part['system'].isin(train)])}"
+
+
+def _new(rows: pd.DataFrame) -> str:
+    firsts = rows.sort_index().drop_duplicates("system")["system"]
+    named = [f"{system} (first in row {row})" for row, system in firsts.head(NAMED).items()]
+    rest = [f"{len(firsts) - NAMED} more"] if len(firsts) > NAMED else []
+    return f"{len(firsts)} of them not in train" + (f": {', '.join(named + rest)}" if named else "")

@@ -7,6 +7,10 @@ stays where it is). Empty text stands for "not known" in the optional columns.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +20,8 @@ import pyarrow.parquet as pq
 
 from makermark.errors import FilesError, ManifestError
 from makermark.files import explain, replacing
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
 
@@ -120,11 +126,13 @@ def write_manifest(
     root: str,
     strata_from: str = "train",
     repeats: bool = False,
+    tables: Mapping[str, str] | None = None,
 ) -> None:
     """Check `rows` (columns of GIVEN), derive what train has seen, and write one Parquet file.
 
     Columns PROTOCOL_SEEN, where the rows have them, are kept beside (see `derive_seen`). With `repeats` a file may
-    stand in several rows, and the manifest says so.
+    stand in several rows, and the manifest says so. `tables` gives the files that the rows came from, by full path,
+    with their sha256.
 
     `root` is relative to the manifest's folder unless absolute. Rows are sorted by utterance_id,
     so that the same rows give the same bytes. Raises ManifestError.
@@ -135,13 +143,17 @@ def write_manifest(
     schema = pa.unify_schemas([SCHEMA, pa.schema([(name, pa.bool_()) for name in extra])])
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
     told = {"corpus": corpus, "root": root} | ({"repeats": "kept"} if repeats else {})
+    told |= {"tables": json.dumps(tables)} if tables else {}
     table = table.replace_schema_metadata(told)
     with replacing(path) as draft:
         pq.write_table(table, draft, write_page_checksum=True)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest; raises FilesError if it cannot be read, ManifestError if it is not one."""
+    """Read a manifest; raises FilesError if it cannot be read, ManifestError if it is not one.
+
+    Where a table that it was made from has changed since, the log says so: DVC watches no file outside the repository.
+    """
     try:
         with Path(path).open("rb") as file:
             table = pq.read_table(file, page_checksum_verification=True)
@@ -163,8 +175,23 @@ def read_manifest(path: Path) -> Manifest:
     missing = [name for name in DERIVED.names if name not in rows]
     if missing:
         raise ManifestError(f"{path}: columns {missing} are missing; write it with write_manifest")
+    for table, sha256 in json.loads(metadata.get("tables", "{}")).items():
+        if Path(table).is_file() and sha256_of(Path(table)) != sha256:
+            log.warning(
+                "%s: changed since %s was made from it; for what it says now: dvc repro -f download, then dvc repro",
+                table, path,
+            )  # fmt: skip
     root = Path(path).parent / metadata["root"]
     return Manifest(corpus=metadata["corpus"], root=root, rows=rows)
+
+
+def sha256_of(file: Path) -> str:
+    """Of a file's bytes; raises FilesError where it cannot be read."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise FilesError(explain(error, file)) from error
 
 
 def _unreadable(path: Path, error: Exception) -> ManifestError:

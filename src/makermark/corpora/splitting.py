@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from makermark.corpora.rows import SPLITS
+from makermark.corpora.sentences import same_sentence
 from makermark.errors import CorpusError
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ def split(
 
     First the unseen systems and languages of dev and of test are drawn: they stand in that split alone. Then every
     value of the columns `disjoint` is given one of the splits where its rows may stand, in the proportions that the
-    fractions say, and rows that would need another are dropped; "" is no value. What may still stand in several splits
-    is parted by the fractions, within each system and language. `everything_in` names one split for all rows instead.
+    fractions say, and rows that would need another are dropped; "" is no value, and texts are the same as sentences.py
+    says. Files that may still stand in several splits are parted by the fractions, within each system and language; one
+    that several rows name stands in one split. `everything_in` names one split for all rows instead.
 
     Raises CorpusError where there are not enough systems or languages, or a split stays empty.
     """
@@ -54,9 +56,10 @@ def split(
     impossible = int((~possible.any(axis=1)).sum())
     for column in disjoint:
         within = rows["system"] if column == "voice" else pd.Series("", index=rows.index)
-        possible &= _part(rows[column], possible, within=within, fractions=fractions, rng=rng)
+        values = same_sentence(rows[column]) if column == "text" else rows[column]
+        possible &= _part(values, possible, within=within, fractions=fractions, rng=rng)
     within = rows["system"] + "\n" + rows["language"]
-    possible &= _part(rows["utterance_id"], possible, within=within, fractions=fractions, rng=rng)
+    possible &= _part(rows["path"], possible, within=within, fractions=fractions, rng=rng)
     kept: NDArray[np.bool_] = np.asarray(possible.any(axis=1))
     placed = rows.assign(split=[SPLITS[place] for place in possible.argmax(axis=1)]).loc[kept]
     dropped = int((~kept).sum())

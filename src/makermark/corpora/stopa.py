@@ -3,8 +3,8 @@
 The archive (Zenodo record 15606628) unpacks to the folders EET (training of the embedding), TEE (enrolment of the
 sources) and Trials, each with wav/LA_*.wav and protocols: text files whose first line names the columns, separated by
 blanks. That layout is taken from public code that reads the corpus (github.com/Manasi2001/STOPA and a third-party
-loader); the archive itself was not at hand. Columns are therefore found by name, the attack under ATK; acoustic model
-and vocoder are taken where a protocol has columns for them, and are unknown otherwise.
+loader); the archive itself was not at hand. Columns are therefore found by name (tables.USUAL), the attack under ATK;
+acoustic model and vocoder are taken where a protocol has columns for them, and are unknown otherwise.
 """
 
 from __future__ import annotations
@@ -13,19 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from makermark.corpora.listing import Listing
+from makermark.corpora.lines import read_lines
+from makermark.corpora.listing import NEEDED, Listing
+from makermark.corpora.tables import USUAL, find
 from makermark.errors import CorpusError
 
 FOLDERS = {"EET": "train", "TEE": "dev", "Trials": "test"}
 KNOWN = ("AA01", "AA03", "AA05", "AA07", "AA10")  # those with enrolment
-COLUMNS = {
-    "file": ("filename", "file", "file_name", "utterance"),
-    "system": ("atk", "attack", "attacktype", "attack_type", "attackid", "attack_id", "system"),
-    "acoustic_model": ("acousticmodel", "acoustic_model", "am"),
-    "vocoder": ("vocodermodel", "vocoder_model", "vocoder", "vm"),
-    "voice": ("speaker", "speakerid", "speaker_id", "spk"),
-}
-NEEDED = ("file", "system")
+COLUMNS = ("path", "system", "acoustic_model", "vocoder", "voice")  # the path is a file name here
 BONAFIDE = ("-", "bonafide", "bona-fide")
 
 
@@ -47,17 +42,19 @@ def listing(root: Path) -> Listing:
     parts = [_rows(table, root=root, split=split) for table, split in protocols]
     rows = pd.concat(parts, ignore_index=True).drop_duplicates(["path", "system"], ignore_index=True)
     rows["protocol_system_seen"] = rows["system"].isin([*KNOWN, "bonafide"])
-    return Listing(rows=rows.assign(language="en", protocol_language_seen=True), root=root)
+    rows = rows.assign(language="en", protocol_language_seen=True)
+    return Listing(rows=rows, root=root, tables=tuple(table for table, _ in protocols))
 
 
 def _rows(table: Path, *, root: Path, split: str) -> pd.DataFrame:
-    header, *lines = table.read_text(encoding="utf-8-sig").splitlines() or [""]
+    header, *lines = read_lines(table) or [""]
     names = header.split()
-    place = {ours: _place(names, usual) for ours, usual in COLUMNS.items()}
+    place = {ours: find(ours, names) for ours in COLUMNS}
     lacking = [ours for ours in NEEDED if place[ours] is None]
     if lacking:
         raise CorpusError(
-            f"{table}, line 1: no column for the {lacking[0]} ({', '.join(COLUMNS[lacking[0]][:3])}); it has {names}"
+            f"{table}, line 1: no column for the {lacking[0]} (such as {', '.join(USUAL[lacking[0]][:4])}); it has "
+            f"{names}. Mend that line, or move the file away if it is no protocol"
         )
     folder = table.relative_to(root).parts[0]
     rows = []
@@ -69,14 +66,10 @@ def _rows(table: Path, *, root: Path, split: str) -> pd.DataFrame:
             raise CorpusError(
                 f"{table}, line {number}: {len(parts)} values where line 1 names {len(names)}: {line!r}"
             )
-        value = {ours: "" if at is None else parts[at] for ours, at in place.items()}
-        file = value.pop("file")
+        at = dict(zip(names, parts, strict=True))
+        value = {ours: at[theirs] if theirs else "" for ours, theirs in place.items()}
+        file = value["path"]
         path = f"{folder}/wav/{file if file.endswith('.wav') else f'{file}.wav'}"
         system = "bonafide" if value["system"].lower() in BONAFIDE else value["system"]
         rows.append(value | {"path": path, "system": system, "split": split})
-    return pd.DataFrame(rows, columns=["path", "system", "split", "acoustic_model", "vocoder", "voice"])
-
-
-def _place(names: list[str], usual: tuple[str, ...]) -> int | None:
-    plain = [name.lower() for name in names]
-    return next((plain.index(name) for name in usual if name in plain), None)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "split"])

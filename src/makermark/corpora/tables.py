@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Literal
 
 import pandas as pd
 
@@ -14,19 +17,23 @@ from makermark.files import explain
 
 log = logging.getLogger(__name__)
 
-# Names that tables use, the first that is there counts; upper and lower case are the same.
+# Names that tables use, the first that is there counts; case, blanks, - and _ do not (FileName is file_name).
 USUAL = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "audio", "audio_path", "wav"),
-    "system": ("system", "model", "model_name", "tts", "generator", "engine", "attack", "label"),
+    "path": ("path", "file", "file_name", "file_path", "audio", "audio_path", "wav"),
+    "system": (
+        "system", "model", "model_name", "tts", "generator", "engine", "attack", "atk", "attack_type", "attack_id",
+        "label",
+    ),
     "split": ("split", "subset", "partition", "set", "fold"),
     "language": ("language", "lang", "locale"),
-    "family": ("family", "architecture"),
+    "family": ("family",),
+    "architecture": ("architecture",),
     "acoustic_model": ("acoustic_model", "am"),
     "vocoder": ("vocoder", "vocoder_model", "vm"),
     "voice": ("voice", "speaker", "speaker_id", "spk", "spk_id"),
     "text": ("text", "sentence", "transcript", "transcription"),
     "utterance_id": ("utterance_id", "utt_id", "utterance"),
-}
+}  # fmt: skip
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
     "dev": ("dev", "development", "valid", "validation", "val"),
@@ -38,20 +45,33 @@ SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in name
 def listing(file: Path, *, root: str, columns: Mapping[str, str]) -> Listing:
     """The rows of `file` (.csv, .tsv, .jsonl or .parquet, UTF-8 with or without byte-order mark).
 
-    `columns` says where a column of ours stands under an unusual name ({path: clip}); others are found by the names of
-    USUAL. Paths are relative to `root` (empty: the folder of the file), or absolute below it.
+    `columns` says where a column of ours stands under an unusual name ({path: clip}), or with "" that none is to be
+    taken ({split: ""}); others are found by the names of USUAL. Paths are relative to `root` (empty: the folder of the
+    file), or absolute below it.
 
-    Raises FilesError where there is no such file, CorpusError where it is no such table, or has no path or system.
+    Raises FilesError where there is no such file, CorpusError where it is no such table, has two columns of one
+    name, no path or no system, and for a value with line breaks that may be rows (a lone quotation mark makes such).
     """
     table = _read(file)
     taken = _columns(list(table.columns), columns, file=file)
     log.info("%s: %s", file, ", ".join(f"{ours} from {theirs!r}" for ours, theirs in taken.items()))
+    _refuse_swallowed_rows(table, file=file)
     rows = pd.DataFrame({ours: table[theirs].fillna("").astype(str) for ours, theirs in taken.items()})
     place = Path(root) if root else file.parent
     rows["path"] = rows["path"].map(lambda path: _below(path, place))
     if "split" in rows:
         rows["split"] = rows["split"].map(lambda split: SPLIT_OF.get(split.strip().lower(), split))
-    return Listing(rows=rows, root=place, source=str(file))
+    return Listing(rows=rows, root=place, source=str(file), columns=taken, tables=(file,))
+
+
+def find(ours: str, there: Sequence[str]) -> str | None:
+    """The column of `there` that is called one of the usual names of `ours`."""
+    plain = {_plain(name): name for name in reversed(there)}
+    return next((plain[_plain(name)] for name in USUAL[ours] if _plain(name) in plain), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -68,25 +88,38 @@ def _read(file: Path) -> pd.DataFrame:
         raise CorpusError(f"{file}: not UTF-8 ({error}); save it as UTF-8") from error
     except ValueError as error:  # parsers of pandas and pyarrow raise its subclasses
         raise _damaged(file, error) from error
-    if file.suffix.lower() in TEXT and not isinstance(
-        table.index, pd.RangeIndex
-    ):  # pandas takes the first for names
-        raise CorpusError(
-            f"{file}: its rows have more values than its first line names columns; mend that line"
-        )
     table.columns = [str(name).strip() for name in table.columns]
-    return table
+    again = table.columns[table.columns.duplicated() & (table.columns != "")]
+    if len(again):
+        raise CorpusError(f"{file}: two columns are called {again[0]!r}; rename or remove one")
+    return table.loc[:, table.columns != ""]
 
 
 def _damaged(file: Path, error: Exception) -> CorpusError:
     return CorpusError(f"{file}: not a readable table ({' '.join(str(error).split())}); mend it")
 
 
-def _csv(separator: str) -> Callable[[Path], pd.DataFrame]:
+def _refuse_swallowed_rows(table: pd.DataFrame, *, file: Path) -> None:
+    """A quotation mark that is never closed takes all rows up to the next one into its value."""
+    for name in table.columns if file.suffix.lower() == ".csv" else ():
+        several = table.index[table[name].fillna("").str.contains(r"[\r\n][^\r\n]*,")]
+        if len(several):
+            raise CorpusError(
+                f"{file}, row {several[0] + 1}: the value in column {name!r} goes over lines that look like rows; is a "
+                '" left open there? Double it ("") inside quotation marks, or write the value on one line'
+            )
+
+
+def _text(separator: str, *, quoting: Literal[0, 3]) -> Callable[[Path], pd.DataFrame]:
+    """Reads the names as a row too, since pandas would make repeated ones different."""
+
     def read(file: Path) -> pd.DataFrame:
-        return pd.read_csv(
-            file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", on_bad_lines="error",
+        table = pd.read_csv(
+            file, sep=separator, quoting=quoting, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            on_bad_lines="error",
         )  # fmt: skip
+        names = table.iloc[0].fillna("").tolist()
+        return table.iloc[1:].set_axis(names, axis=1).reset_index(drop=True)
 
     return read
 
@@ -97,14 +130,11 @@ def _json_lines(file: Path) -> pd.DataFrame:
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": _csv(","),
-    ".tsv": _csv("\t"),
+    ".csv": _text(",", quoting=csv.QUOTE_MINIMAL),
+    ".tsv": _text("\t", quoting=csv.QUOTE_NONE),  # where a quotation mark is one
     ".jsonl": _json_lines,
     ".parquet": pd.read_parquet,
 }
-
-
-TEXT = (".csv", ".tsv")
 
 
 def _columns(there: list[str], given: Mapping[str, str], *, file: Path) -> dict[str, str]:
@@ -112,15 +142,14 @@ def _columns(there: list[str], given: Mapping[str, str], *, file: Path) -> dict[
     unknown = sorted(set(given) - set(USUAL))
     if unknown:
         raise CorpusError(f"manifest.columns names {unknown[0]!r}; it takes {list(USUAL)}")
-    wrong = [theirs for theirs in given.values() if theirs not in there]
+    wrong = [theirs for theirs in given.values() if theirs and theirs not in there]
     if wrong:
         raise CorpusError(f"{file}: no column {wrong[0]!r}, which manifest.columns names; it has {there}")
-    plain = {name.lower(): name for name in reversed(there)}
-    taken = dict(given)
+    taken = {ours: theirs for ours, theirs in given.items() if theirs}
     for ours in (*NEEDED, *KNOWN):
-        free = [plain[name] for name in USUAL[ours] if name in plain and plain[name] not in taken.values()]
-        if ours not in taken and free:
-            taken[ours] = free[0]
+        found = find(ours, [name for name in there if name not in taken.values()])
+        if ours not in given and found:
+            taken[ours] = found
     lacking = [ours for ours in NEEDED if ours not in taken]
     if lacking:
         raise CorpusError(

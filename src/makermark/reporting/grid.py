@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from makermark.reporting.style import COLOURS, save, tidy
 
+BEGIN, END = "<!-- table -->", "<!-- /table -->"  # in a page: what a new table replaces
+
 STRATA = {
     "seen_system_seen_language": "seen/seen",
     "seen_system_unseen_language": "seen/unseen",
@@ -52,6 +54,13 @@ def by_arm(results: Sequence[Result]) -> dict[str, list[Result]]:
     for result in results:
         arms.setdefault(result.arm, []).append(result)
     return arms
+
+
+def placed(table: str, page: str) -> str:
+    """The page with `table` between its markers; the table alone where the page has none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n\n{table}\n{end}{after}" if end else table
 
 
 def baseline_results(scores: Sequence[Mapping[str, Any]]) -> list[Result]:

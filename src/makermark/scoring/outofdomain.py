@@ -113,15 +113,13 @@ def detect(
     )
 
 
-def rates_of(scores: Numbers, known: Flags, correct: Flags, weights: Numbers | None = None) -> Rates:
-    """The rates at every distinct score, falling; `weights` (M,) count an utterance several times or not at all."""
-    weights = np.ones(len(scores)) if weights is None else weights
+def rates_of(scores: Numbers, known: Flags, correct: Flags) -> Rates:
+    """The rates at every distinct score, falling."""
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each run of ties
 
     def share(of: Flags, among: Flags) -> Numbers:
-        counted = np.cumsum(np.where(of, weights, 0)[order])[last]
-        return np.append(0.0, counted / np.where(among, weights, 0).sum())
+        return np.append(0, np.cumsum(of[order])[last]) / np.count_nonzero(among)
 
     return Rates(share(known, known), share(known & correct, known), share(~known, ~known))
 
@@ -149,18 +147,35 @@ def crossing(miss: Numbers, false_accept: Numbers) -> float:
 def _intervals(
     scores: Numbers, known: Flags, systems: NDArray[np.str_], *, samples: int, seed: int
 ) -> tuple[Interval | None, Interval | None]:
-    falling = np.argsort(-scores, kind="stable")  # once: what is in order is quick to sort again
-    scores, known, systems = scores[falling], known[falling], systems[falling]
+    """Of AUROC and FPR95. A draw of systems weighs what was counted by system, once for all draws."""
     names, column = np.unique(systems, return_inverse=True)
     rng = np.random.default_rng([seed, 1])
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
-    found = []
-    for times in drawn:
-        weights = times[column].astype(np.float64)
-        if weights[known].any() and weights[~known].any():
-            rates = rates_of(scores, known, known, weights)
-            found.append((100 * area(rates.unknown, rates.known), 100 * fpr95(rates)))
-    if not found:
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples).astype(np.float64)
+    _, place = np.unique(
+        -scores, return_inverse=True
+    )  # of each utterance's score among the P distinct ones, falling
+    counts = np.zeros((2, place.max() + 1, len(names)))
+    np.add.at(counts, ((~known).astype(np.intp), place, column), 1)
+    accepted_known, accepted_unknown = counts.cumsum(axis=1)  # (P, C) each: at or above each score
+    drawn = drawn[(drawn @ accepted_known[-1] > 0) & (drawn @ accepted_unknown[-1] > 0)]
+    if not len(drawn):
         return None, None
-    (auroc_low, fpr_low), (auroc_high, fpr_high) = np.quantile(np.array(found), LEVELS, axis=0)
+    below = accepted_unknown[-1] - accepted_unknown + counts[1] / 2  # a tie counts half
+    of_known, of_unknown = drawn @ accepted_known[-1], drawn @ accepted_unknown[-1]
+    auroc = np.einsum("dk,ku,du->d", drawn, counts[0].T @ below, drawn, optimize=True) / (
+        of_known * of_unknown
+    )
+    first = _first_row(accepted_known, drawn, (0.95 - 1e-12) * of_known)
+    fpr = np.einsum("dc,dc->d", accepted_unknown[first], drawn) / of_unknown
+    (auroc_low, fpr_low), (auroc_high, fpr_high) = 100 * np.quantile([auroc, fpr], LEVELS, axis=1)
     return (float(auroc_low), float(auroc_high)), (float(fpr_low), float(fpr_high))
+
+
+def _first_row(rising: Numbers, drawn: Numbers, wanted: Numbers) -> NDArray[np.intp]:
+    """(draws,): the first row of `rising` (P, C), weighed by each of `drawn` (draws, C), that is at least `wanted`."""
+    low, high = np.zeros(len(drawn), np.intp), np.full(len(drawn), len(rising) - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        enough = np.einsum("dc,dc->d", rising[middle], drawn) >= wanted
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    return low

@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 
 from makermark.files import replacing
 from makermark.reporting.style import save
-from makermark.table1.cells import CORPUS, Cell
+from makermark.table1.cells import CORPUS, UTTERANCES, Cell
 from makermark.table1.holding import Found
 
 HIGHEST_PERCENT = 20.0  # the colours end here: four cells of the paper are near chance
@@ -27,6 +27,10 @@ EXPLANATION = (
 ELSEWHERE = (
     "**The paper's columns are another corpus, MLAADv5; ours are corpus `{corpus}`.** The figures cannot be compared, "
     "so no difference is given; what may be compared is which arm does better."
+)
+OTHER_TRIALS = (
+    "**The differences are over other trials than the paper's.** {counts}. Its trials are every pair of the protocol's "
+    "rows: `external.dedupe: false`, as in the mlaad presets, and no file left out (rejected.csv, quarantine.csv)."
 )
 
 
@@ -54,6 +58,12 @@ class Row:
     def theirs(self, split: str) -> float:
         """What the paper gives, in percent."""
         return {"dev": self.cell.dev_eer_percent, "test": self.cell.test_eer_percent}[split]
+
+    def utterances(self, split: str) -> int | None:
+        """How many were scored, by the seed with the fewest; None before any has run, or where none says."""
+        name = f"{split}.utterances"
+        counts = [int(found.metrics[name]) for found in self.found.values() if name in found.metrics]
+        return min(counts, default=None)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -87,7 +97,8 @@ def write_report(folder: Path, rows: Sequence[Row]) -> list[Path]:
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
     """One line for each cell, empty where nothing has run; percent and percent points."""
-    return pd.DataFrame([_line(row) for row in rows])
+    lines = pd.DataFrame([_line(row) for row in rows])
+    return lines.astype(dict.fromkeys(("dev_utterances", "test_utterances"), "Int64"))
 
 
 def _line(row: Row) -> dict[str, object]:
@@ -102,6 +113,7 @@ def _line(row: Row) -> dict[str, object]:
     }
     for split in ("dev", "test"):
         line |= {
+            f"{split}_utterances": row.utterances(split),
             f"{split}_eer_percent": row.eer(split),
             f"{split}_sd_percent": row.spread(split),
             f"paper_{split}_eer_percent": row.theirs(split),
@@ -116,7 +128,7 @@ def _line(row: Row) -> dict[str, object]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table as Markdown; on another corpus than the paper's, it says so above."""
+    """The table as Markdown; on another corpus than the paper's, or over other utterances of it, it says so above."""
     corpus, paper = rows[0].corpus, "paper" if rows[0].corpus == CORPUS else "paper, on MLAADv5"
     header = ["backbone", "loss", "sampler", "dim"]
     for split in ("dev", "test"):
@@ -125,9 +137,20 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 5) + ["---"] * 2, *map(_cells, rows)]
     told = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     done = sum(bool(row.found) for row in rows)
-    above = [] if corpus == CORPUS else [ELSEWHERE.format(corpus=corpus)]
+    above = other_trials(rows) if corpus == CORPUS else [ELSEWHERE.format(corpus=corpus)]
     title = f"# Table 1 on corpus {corpus}: {done} of {len(rows)} cells"
     return "\n\n".join([title, *above, told, EXPLANATION]) + "\n"
+
+
+def other_trials(rows: Sequence[Row]) -> list[str]:
+    """The line that says so where some cell was scored over more or fewer utterances than the paper's."""
+    told = []
+    for split, theirs in UTTERANCES.items():
+        counts = {row.utterances(split) for row in rows} - {None, theirs}
+        if counts:
+            ours = " or ".join(f"{count:,}" for count in sorted(filter(None, counts)))
+            told.append(f"{split} has {ours} utterances here and {theirs:,} there")
+    return [OTHER_TRIALS.format(counts="; ".join(told))] if told else []
 
 
 def _cells(row: Row) -> list[str]:

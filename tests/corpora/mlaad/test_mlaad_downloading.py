@@ -34,6 +34,13 @@ def test_a_file_arrives_whole_and_is_told_of(web, tmp_path):
     assert not (tmp_path / "deep" / "x.z01.part").exists()
 
 
+@pytest.mark.parametrize("url", ["deepfake-total.com/x.zip", "http://127.0.0.1:1/x y.zip"])
+def test_what_is_no_address_is_refused_at_once(tmp_path, url):
+    with pytest.raises(CorpusError) as caught:
+        download(url, tmp_path / "x.zip", md5="", attempts=9, pause_s=100.0)
+    assert str(caught.value).startswith(f"{url}: no address")
+
+
 def test_what_is_whole_is_never_asked_for_again(web, tmp_path):
     path = tmp_path / "x.z01"
     fetch(web, path)

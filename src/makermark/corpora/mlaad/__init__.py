@@ -58,4 +58,5 @@ def listing(
         attempts=attempts,
     )
     rows = rows.assign(text=transcripts(rows["path"], root=place))
-    return Listing(rows=rows, root=place, source=str(table))
+    files = sorted(table.rglob("*.csv")) if table.is_dir() else [table]
+    return Listing(rows=rows, root=place, source=str(table), tables=tuple(files))

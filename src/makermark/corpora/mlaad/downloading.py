@@ -124,6 +124,10 @@ def _transfer(url: str, part: Path, *, attempts: int, pause_s: float, tell: Told
                     "params.yaml, or name an existing copy"
                 ) from error
             reason, wait_s = f"{error.code} {error.reason}", _seconds(error.headers.get("Retry-After"))
+        except (http.client.InvalidURL, ValueError) as error:
+            raise CorpusError(
+                f"{url}: no address ({error}); correct it under mlaad in params.yaml, or name an existing copy"
+            ) from error
         except (
             urllib.error.URLError,
             http.client.HTTPException,

@@ -1,0 +1,26 @@
+"""Files that MLflow keeps, brought here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from makermark.errors import TrackingError
+from makermark.tracking.mlflow_store import hush, reason
+from makermark.tracking.repository import tracking_uri
+
+
+def download(uri: str, folder: Path, *, start: Path) -> Path:
+    """What stands at `runs:/RUN/PATH` or `models:/NAME/VERSION` of the store of the repository around `start`, copied
+    into `folder`; returns where. Raises TrackingError where MLflow is absent or does not have it."""
+    hush()
+    try:
+        from mlflow.artifacts import download_artifacts
+    except ImportError as error:
+        raise TrackingError(f"{uri}: MLflow is not installed (pip install 'makermark[pipeline]')") from error
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        found = download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri(start))
+    except Exception as error:
+        raise TrackingError(f"{uri}: MLflow {reason(error)}") from error
+    return Path(found)

@@ -1,0 +1,21 @@
+"""Which processor is chosen, and what is said of one that is not there."""
+
+import pytest
+import torch
+
+from makermark.device import choose_device
+from makermark.errors import ParamsError
+
+
+def test_an_unknown_device_is_answered_with_the_choices():
+    with pytest.raises(
+        ParamsError, match=r"unknown device 'gpu'; it is one of \['auto', 'cuda', 'mps', 'cpu'\]"
+    ):
+        choose_device("gpu")
+
+
+def test_a_device_that_is_not_there_is_answered_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=r"'cuda', which this machine does not have; it has \[.*'cpu'\]"):
+        choose_device("cuda")
+    assert choose_device("cpu") == torch.device("cpu")

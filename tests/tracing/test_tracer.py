@@ -1,0 +1,263 @@
+"""A tracer of a small model on tones: the same vectors as the embed stage, what is said, and the commands."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from makermark import backbones, losses
+from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
+from makermark.cli import app
+from makermark.corpora.rows import derive_seen
+from makermark.embedding import embed
+from makermark.errors import AudioError, TracerError
+from makermark.features.cache import FeatureCache, write_cache
+from makermark.params import from_mapping
+from makermark.tracing import Tracer, read_gallery
+from makermark.tracing.hearing import speech_seconds, windows
+from makermark.tracing.kept import write_kept
+from makermark.tracing.making import make_tracer
+from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs
+from makermark.training import weights_of
+from makermark.vectors import read_embeddings, write_embeddings
+from tests_support import tone, tone_corpus
+
+CONTENT = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+CONTENT["trace"] |= {"clip_seconds": [0.5, 1.0], "clips_per_system": 4, "min_speech_seconds": 0.3}
+CONTENT["trace"] |= {"window_seconds": 0.8, "hop_seconds": 0.4, "enrol_clips": 3, "enrol_draws": 2}
+PARAMS = from_mapping(CONTENT)
+
+
+@dataclasses.dataclass
+class World:
+    folder: Path
+    made: object
+    files: dict
+    stage_vectors: dict
+
+    def of(self, system):
+        return [path for name, path in sorted(self.files.items()) if f"-{system}-" in name]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Trained on slow and middle; fast is unknown in dev and test."""
+    folder = tmp_path_factory.mktemp("world")
+    manifest, front_end = tone_corpus(folder)
+    rows = manifest.rows
+    late = rows["utterance_id"].str.extract(r"(\d+)$")[0].astype(int) >= 5
+    to_test = (rows["split"] == "train") & (late | (rows["system"] == "fast"))
+    rows = derive_seen(rows.assign(split=rows["split"].where(~to_test, "test"), family="tone"))
+    manifest = dataclasses.replace(manifest, rows=rows)
+    torch.manual_seed(0)
+    settings = {"scale": 10.0, "bias": -5.0}
+    parts = {
+        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap"),
+        "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
+    }
+    description = Description(
+        backbone="resnet34", backbone_settings={"pooling": "sap"}, dim=8, loss="ge2e", loss_settings=settings,
+        systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
+        front_end_parameters=dict(front_end.parameters()), feature_fingerprint="", params=CONTENT, epoch=1,
+        dev_eer_percent=50.0, git_commit="c" * 40, versions={},
+    )  # fmt: skip
+    (folder / "models").mkdir()
+    digest = save_checkpoint(folder / "models/best", weights_of(parts), description)
+    write_cache(manifest, front_end, folder / "features", shard_utterances=8, max_bad_fraction=0,
+                min_seconds=0.1, max_seconds=60, workers=1)  # fmt: skip
+    cache = FeatureCache.open(folder / "features/fbank", front_end.parameters())
+    vectors = embed(load_checkpoint(folder / "models/best").backbone, cache, cache.rows_of(rows["utterance_id"]),
+                    batch_frames=6000, device=torch.device("cpu"))  # fmt: skip
+    write_embeddings(folder / "model.arrow", rows, vectors, metadata={"model_sha256": digest})
+    made = make_tracer(PARAMS, manifest, folder / "model.arrow", folder / "models/best")
+    write_kept(folder / "models/tracer", made.kept)
+    files = {name: manifest.file(path) for name, path in zip(rows["utterance_id"], rows["path"], strict=True)}
+    return World(folder, made, files, dict(zip(rows["utterance_id"], vectors, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def tracer(world):
+    return Tracer.load(world.folder / "models")
+
+
+def test_a_file_has_the_vector_that_the_embed_stage_gave_it(world, tracer):
+    found = tracer.vectors(list(world.files.values()))
+    np.testing.assert_allclose(found, np.stack(list(world.stage_vectors.values())), rtol=1e-4, atol=1e-5)
+
+
+def test_on_the_local_corpus_too():
+    folder = Path(__file__).parents[2]
+    if not (folder / "data/embeddings/model.arrow").exists() or not (folder / "models/best.json").exists():
+        pytest.skip("the pipeline has not run here")
+    from makermark.corpora.rows import read_manifest
+    from makermark.tracing.hearing import Hearing
+
+    checkpoint = load_checkpoint(folder / "models/best")
+    found = read_embeddings(folder / "data/embeddings/model.arrow")
+    if found.metadata["model_sha256"] != checkpoint.digest:
+        pytest.skip("embeddings of another model lie here")
+    manifest = read_manifest(folder / "data/corpus/manifest.parquet")
+    places = np.arange(0, len(found.labels), 300)
+    paths = manifest.rows.set_index("utterance_id")["path"]
+    hearing = Hearing(checkpoint, device="cpu")
+    heard = [hearing.read(manifest.file(paths[found.labels["utterance_id"][place]])) for place in places]
+    np.testing.assert_allclose(hearing.vectors(heard), found.vectors[places], rtol=1e-3, atol=1e-4)
+
+
+def test_samples_say_what_their_file_says(world, tracer):
+    path = world.of("slow")[0]
+    samples, rate = soundfile.read(path)
+    from_file, from_samples = tracer.trace(path), tracer.trace((samples, rate))
+    assert from_samples.candidates == from_file.candidates
+    stereo = np.stack([samples, samples], axis=1)
+    assert tracer.trace((stereo, rate)).verdict == from_file.verdict
+
+
+def test_posteriors_share_one_and_follow_the_prior(world):
+    path = world.of("slow")[0]
+    for prior in (0.01, 0.99):
+        told = Tracer.load(world.folder / "models", prior_known=prior).trace(path)
+        assert sum(c.posterior for c in told.candidates) + told.posterior_unknown == pytest.approx(1)
+        assert told.prior_known == prior
+    assert told.posterior_unknown < 0.5
+    with pytest.raises(TracerError, match=r"prior_known is 1.0; it lies between 0 and 1"):
+        Tracer.load(world.folder / "models", prior_known=1.0)
+
+
+def test_ratios_go_no_further_than_dev_can_vouch_for(world, tracer):
+    bounds = tracer.calibrated.lowest / np.log(10), tracer.calibrated.highest / np.log(10)
+    for path in world.files.values():
+        assert all(bounds[0] <= c.log10_lr <= bounds[1] for c in tracer.trace(path).candidates)
+
+
+def test_too_little_speech_is_said(tracer):
+    samples = np.concatenate([tone(5.0, np.random.default_rng(1))[:3200], np.zeros(32000)])
+    told = tracer.trace((samples, 16000))
+    assert told.verdict == "too little speech to say"
+    assert told.speech_s == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_long_file_is_told_along_time(tracer):
+    rng = np.random.default_rng(2)
+    joined = np.concatenate([tone(1.5, rng), tone(14.0, rng)])
+    told = tracer.trace((joined, 16000))
+    assert told.windows[0].start_s == 0
+    assert told.windows[-1].end_s == pytest.approx(told.duration_s)
+    assert 0 <= told.agreement <= 1
+    assert tracer.trace((joined[:12000], 16000)).windows == []
+
+
+def test_windows_by_hand():
+    assert windows(10, size=4, hop=2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert windows(11, size=4, hop=2)[-1] == (7, 11)
+    assert windows(5, size=4, hop=2) == [(0, 5)]
+
+
+def test_speech_is_what_is_loud_enough():
+    loud = tone(5.0, np.random.default_rng(0))[:16000]
+    assert speech_seconds(np.concatenate([loud, np.zeros(16000)]).astype(np.float32), 16000) == pytest.approx(
+        1, abs=0.05
+    )
+
+
+def test_enrolling_makes_a_system_nameable_and_leaves_the_others(world, tracer):
+    after = tracer.enroll("fast", world.of("fast")[:5], family="tone")
+    assert tracer.gallery.systems == ["middle", "slow"]
+    assert after.gallery.systems == ["fast", "middle", "slow"]
+    own = after.trace(world.of("fast")[0]).candidates
+    assert {c.system for c in own} == {"fast", "middle", "slow"}
+    assert next(c for c in own if c.system == "fast").cosine > 0.9
+    middle = [c for c in after.trace(world.of("middle")[0]).candidates if c.system == "middle"]
+    assert middle[0].cosine == pytest.approx(
+        next(c.cosine for c in tracer.trace(world.of("middle")[0]).candidates if c.system == "middle")
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "same", "said"), [(1, False, "give 2 or more"), (2, True, "two of the clips are the same")]
+)
+def test_clips_that_say_too_little_of_a_system_are_refused(world, tracer, count, same, said):
+    files = world.of("fast")[:1] * 2 if same else world.of("fast")[:count]
+    with pytest.raises(TracerError, match=said):
+        tracer.enroll("fast", files)
+
+
+def test_comparing_is_symmetric_and_a_clip_is_most_like_itself(world, tracer):
+    a, b = world.of("slow")[0], world.of("fast")[0]
+    assert tracer.compare(a, b).log10_lr == pytest.approx(tracer.compare(b, a).log10_lr)
+    assert tracer.compare(a, a).cosine == pytest.approx(1, abs=1e-5)
+    assert tracer.compare(a, a).log10_lr >= tracer.compare(a, b).log10_lr
+
+
+@pytest.mark.parametrize("samples", [np.zeros(16000), np.full(16000, np.nan), np.ones(10), np.empty(0)])
+def test_samples_that_are_no_speech_are_refused(tracer, samples):
+    with pytest.raises(AudioError):
+        tracer.trace((samples, 16000))
+
+
+def test_a_tracer_of_another_model_is_refused(world, tmp_path):
+    shutil.copytree(world.folder / "models", tmp_path / "models")
+    told = json.loads((tmp_path / "models/tracer/tracer.json").read_text())
+    (tmp_path / "models/tracer/tracer.json").write_text(json.dumps(told | {"model_sha256": "f" * 64}))
+    with pytest.raises(TracerError, match="made by model ffffffffffff"):
+        Tracer.load(tmp_path / "models")
+
+
+def test_the_report_counts_every_clip_once(world, tracer):
+    told = measure(tracer, world.made.test, bootstrap_samples=20, seed=0)
+    assert set(told) == {"0.5s", "1s", "whole"}
+    for part in told.values():
+        for group in ("seen", "unseen"):
+            kinds = ("correct", "family", "wrong", "unknown", "too_little")
+            assert sum(part[f"{group}_{kind}_percent"] for kind in kinds) == pytest.approx(100)
+        low, high = part["cllr_ci95"]
+        assert low <= high
+        assert part["min_cllr"] <= part["cllr"] + 1e-9
+    pairs = measure_pairs(tracer, world.made.test, bootstrap_samples=20, seed=0)
+    assert pairs["1s"]["same_system_pairs"] > 0
+    enrolment = measure_enrolment(tracer, world.made.test, clips=3, draws=2, bootstrap_samples=20, seed=0)
+    assert list(enrolment["by_system"]) == ["fast"]
+
+
+def command(world, *arguments):
+    model = ["--model", str(world.folder / "models")]
+    return CliRunner().invoke(app, [*map(str, arguments), *model])
+
+
+def test_trace_writes_json_lines_and_passes_over_what_is_bad(world, tmp_path):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no audio")
+    good = world.of("slow")[:2]
+    done = command(world, "trace", good[0], bad, good[1], "--json")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["file"] for each in told] == [str(path) for path in good]
+    assert f"{bad}: not audio" in done.stderr
+    assert "1 of 3 files could not be heard" in done.stderr
+    assert done.exit_code == 1
+    assert command(world, "trace", good[0]).exit_code == 0
+
+
+def test_a_gallery_goes_from_one_project_to_another(world, tmp_path):
+    here, there, export = (tmp_path / name for name in ("here.arrow", "there.arrow", "sent.arrow"))
+    assert command(world, "enroll", "fast", *world.of("fast")[:5], "--gallery", here).exit_code == 0
+    assert "fast" in command(world, "gallery", "list", "--gallery", here).stdout
+    assert command(world, "gallery", "export", export, "--gallery", here).exit_code == 0
+    assert command(world, "gallery", "import", export, "--gallery", there).exit_code == 0
+    assert there.read_bytes() == here.read_bytes()
+    again = command(world, "gallery", "import", export, "--gallery", there)
+    assert "system 'fast' stands in both galleries" in str(again.exception)
+    assert command(world, "gallery", "remove", "fast", "--gallery", there).exit_code == 0
+    sha = json.loads((world.folder / "models/best.json").read_text())["weights_sha256"]
+    assert read_gallery(there, model_sha256=sha, dim=8).systems == []
+
+
+def test_compare_says_a_ratio(world):
+    done = command(world, "compare", world.of("slow")[0], world.of("fast")[0], "--json")
+    assert {"log10_lr", "posterior_same", "prior_same"} <= set(json.loads(done.stdout))
