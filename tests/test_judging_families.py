@@ -1,5 +1,7 @@
 """EERs with alias families merged: against every pair in memory, and only where there are aliases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +115,10 @@ def test_a_split_of_one_family_has_no_such_block(tmp_path):
     figures = judged(written(tmp_path / "e.arrow", FAMILY | {"vits": "Bark"}))
     assert "families" not in figures["dev"]
     assert "families" in figures["test"]
+
+
+def test_kinds_of_synthesis_are_no_aliases(tmp_path):
+    written(tmp_path / "e.arrow", FAMILY)
+    embeddings = read_embeddings(tmp_path / "e.arrow")
+    assert by_family(embeddings) is not None
+    assert by_family(replace(embeddings, metadata={"corpus": "local"})) is None

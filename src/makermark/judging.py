@@ -26,6 +26,7 @@ from makermark.scoring import (
 from makermark.vectors import Embeddings
 
 SPLITS = ("dev", "test")
+WITHOUT_ALIASES = ("local",)
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,11 @@ def score_pairs(part: Embeddings, *, bootstrap_samples: int, seed: int, p_target
 def by_family(embeddings: Embeddings) -> Embeddings | None:
     """The embeddings with the family as the system, and strata that go by it; None where each family is one system.
 
-    A system without a family is its own. A family is seen where any of its systems is.
+    A system without a family is its own. A family is seen where any of its systems is. None as well for a corpus whose
+    families are kinds of synthesis, not aliases of one system.
     """
+    if embeddings.metadata.get("corpus") in WITHOUT_ALIASES:
+        return None
     labels = embeddings.labels
     family = labels["family"].fillna("")
     family = family.where(family != "", labels["system"])
