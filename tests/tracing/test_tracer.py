@@ -131,6 +131,17 @@ def test_posteriors_share_one_and_follow_the_prior(world):
         Tracer.load(world.folder / "models", prior_known=1.0)
 
 
+def test_nothing_is_named_where_none_of_the_gallery_is_more_probable(world):
+    named = {}
+    for prior in (1e-6, 0.99):
+        told = list(map(Tracer.load(world.folder / "models", prior_known=prior).trace, world.of("slow")))
+        named[prior] = [each for each in told if each.verdict in ("one system", "a family")]
+        for each in named[prior]:
+            assert sum(c.posterior for c in each.candidates if c.in_set) > each.posterior_unknown
+    assert named[0.99]
+    assert not named[1e-6]
+
+
 def test_ratios_go_no_further_than_dev_can_vouch_for(world, tracer):
     bounds = tracer.calibrated.lowest / np.log(10), tracer.calibrated.highest / np.log(10)
     for path in world.files.values():

@@ -110,7 +110,8 @@ def decide(
     """Judge clips by their cosines (N, S) to the systems.
 
     A system is named where its LLR exceeds what keeps unknown systems out and no other system is within the margin; a
-    family, where all within the margin are of one and the LLR exceeds what keeps other families out.
+    family, where all within the margin are of one and the LLR exceeds what keeps other families out. Neither is named
+    where none of the gallery is more probable than those within the margin, at the stated prior.
     """
     llrs = calibrated.llrs(cosines, speech_seconds)
     best = llrs.max(axis=1)
@@ -119,12 +120,14 @@ def decide(
     rows, whose = np.arange(len(llrs)), llrs.argmax(axis=1)
     system_above = calibrated.at(calibrated.system_above, speech_seconds)[rows, whose]
     family_above = calibrated.at(calibrated.family_above, speech_seconds)[rows, whose]
+    likely = np.where(in_set, posteriors, 0).sum(axis=1) > unknown
     said = [
         _verdict(
             [systems[int(place)] for place in np.flatnonzero(in_set[clip])],
             sorted({families[int(place)] for place in np.flatnonzero(in_set[clip])}),
             system=bool(best[clip] > system_above[clip]),
             family=bool(best[clip] > family_above[clip]),
+            likely=bool(likely[clip]),
             speech=bool(speech_seconds[clip] >= min_speech_seconds),
         )
         for clip in range(len(best))
@@ -148,10 +151,12 @@ def posteriors_of(llrs: Numbers, *, calibrated: Calibrated, prior_known: float) 
 
 
 def _verdict(
-    candidates: list[str], families: list[str], *, system: bool, family: bool, speech: bool
+    candidates: list[str], families: list[str], *, system: bool, family: bool, likely: bool, speech: bool
 ) -> tuple[str, str, str]:
     if not speech:
         return TOO_LITTLE, "", "less speech than the smallest amount that anything was learned for"
+    if (system or family) and not likely:
+        return UNKNOWN, "", "that none of the gallery made it is more probable, at the stated prior"
     if system and len(candidates) == 1:
         return ONE, candidates[0], "closer to it than unknown systems come, and no other is near"
     if family and len(families) == 1:
