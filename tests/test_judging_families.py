@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from brute_force import Trials
 
 from makermark.corpora.choices import relabel
 from makermark.corpora.rows import GIVEN, derive_seen
 from makermark.judging import by_family, judge
 from makermark.vectors import read_embeddings, write_embeddings
-from scoring.brute_force import Trials
 
 FAMILY = {
     "bark": "Bark",
