@@ -19,6 +19,7 @@ from makermark.scoring.rates import Bracket, crossing_bin
 FINE_BYTES = 1 << 28  # what the fine counters may take
 MOST_FINE = 1 << 16  # fine counters of one curve and kind
 FEWEST_FINE = 1 << 6
+FINE_PER_TRIAL = 16  # of those inside a bracket: more cost memory, fewer leave more curves to one more pass
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,11 @@ def look_again(
     Raises ScoringError where the pairs are not those that were counted before.
     """
     low_key, high_key = np.full(curves.count, 1), np.zeros(curves.count, np.int64)  # low > high: not open
+    trials = np.zeros(curves.count, np.int64)
     for curve, bracket in unsettled.items():
         low_key[curve], high_key[curve] = bracket.low_key, bracket.high_key
-    shift, size = fine_steps(high_key - low_key, most_bytes=FINE_BYTES // (2 * pairs.copies))
+        trials[curve] = bracket.targets_inside + bracket.nontargets_inside
+    shift, size = fine_steps(high_key - low_key, trials, most_bytes=FINE_BYTES // (2 * pairs.copies))
     within = Open(low_key, high_key, shift, size)
     counts = pairs.refine(todo, curves, within)
     finer = {}
@@ -166,18 +169,19 @@ def look_again(
     return finer
 
 
-def fine_steps(spans: Array, *, most_bytes: int) -> tuple[Array, Array]:
+def fine_steps(spans: Array, trials: Array, *, most_bytes: int) -> tuple[Array, Array]:
     """(shift, size) of each curve: fine counters that span 2^shift keys each, and how many they are.
 
-    spans (curves,): highest less lowest key, negative for a curve that wants none. No more than MOST_FINE
-    for one curve, and most_bytes (of int64) for all, as long as FEWEST_FINE are left.
+    spans (curves,): highest less lowest key, negative for a curve that wants none; trials (curves,) between them. No
+    more than FINE_PER_TRIAL for a trial and MOST_FINE for one curve, and most_bytes (of int64) for all, as long as
+    FEWEST_FINE are left.
     """
-    fine = MOST_FINE
+    fine = np.clip(FINE_PER_TRIAL * trials, FEWEST_FINE, MOST_FINE)
     while True:
         shift = np.zeros(len(spans), np.int64)
         while np.any(spans >> shift >= fine):
             shift += spans >> shift >= fine
         size = np.where(spans >= 0, (spans >> shift) + 1, 0)
-        if fine == FEWEST_FINE or size.sum() * 8 <= most_bytes:
+        if fine.max() == FEWEST_FINE or size.sum() * 8 <= most_bytes:
             return shift, size
-        fine //= 2
+        fine = np.maximum(fine // 2, FEWEST_FINE)

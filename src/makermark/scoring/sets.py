@@ -66,7 +66,9 @@ def score_set(
         pairs=all_pairs(layout) if small else None,
     )
     whole, *parts = (
-        score_one(counted, which, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target)
+        score_one(
+            counted, which, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target, threads=threads
+        )
         for which in range(curves.sets)
     )
     return replace(whole, strata=dict(zip(layout.strata, parts, strict=True)))
@@ -140,7 +142,7 @@ class Counted:
 
 
 def score_one(
-    counted: Counted, which: int, *, bootstrap_samples: int, seed: int, p_target: float
+    counted: Counted, which: int, *, bootstrap_samples: int, seed: int, p_target: float, threads: int
 ) -> SetScores:
     """The scores of set `which`: 0 all, 1 + t stratum t."""
     nontargets, targets = counted.tallies[which]
@@ -168,7 +170,9 @@ def score_one(
     )
     if micro is None:
         return scores
-    micro_ci95, macro_ci95 = intervals_of(counted, which, samples=bootstrap_samples, seed=seed)
+    micro_ci95, macro_ci95 = intervals_of(
+        counted, which, samples=bootstrap_samples, seed=seed, threads=threads
+    )
     *finest, one_score = counted.finest(which)
     auc, auc_error = rates.area(*finest, one_score=one_score)
     cost, cost_error = rates.min_dcf(*finest, one_score=one_score, p_target=p_target)
@@ -210,7 +214,7 @@ def systems_of(counted: Counted, which: int) -> tuple[SystemScore, ...]:
 
 
 def intervals_of(
-    counted: Counted, which: int, *, samples: int, seed: int
+    counted: Counted, which: int, *, samples: int, seed: int, threads: int
 ) -> tuple[Interval | None, Interval | None]:
     """The 95 % intervals of a set's micro and macro EER, in percent, over its own systems."""
     inside = (counted.curves.set_of_block == which) | (which == 0)
@@ -223,4 +227,5 @@ def intervals_of(
         np.searchsorted(present, second),
         samples=samples,
         seed=[seed, which],
+        threads=threads,
     )
