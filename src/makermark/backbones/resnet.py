@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from makermark.backbones.base import Backbone
-from makermark.backbones.frames import normalise_over_time, silence
+from makermark.backbones.frames import normalise_over_time, silence_
 from makermark.backbones.pooling import build_pooling
 
 FILTERS = (16, 32, 64, 128)
@@ -59,7 +59,7 @@ class ResNet34(Backbone):
         with torch.autocast(features.device.type, enabled=False):
             bands = normalise_over_time(features.float(), lengths)
         images = bands.transpose(1, 2).contiguous().unsqueeze(3).permute(0, 3, 1, 2)  # (B, 1, F, T)
-        x = silence(self.stem_norm(F.relu_(self.stem(images))), lengths)
+        x = silence_(self.stem_norm(F.relu_(self.stem(images))), lengths)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, T / 4, C)
@@ -91,11 +91,11 @@ class SEBasicBlock(nn.Module):
         """Images (B, C, F, T), zero past each length, and the lengths; the same after the block."""
         if lengths is not None:
             lengths = (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
-        out = silence(self.norm1(F.relu_(self.conv1(x))), lengths)
+        out = silence_(self.norm1(F.relu_(self.conv1(x))), lengths)
         out = self.norm2(self.conv2(out))
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(_channel_means(out, lengths)))))
         weighted = out * gates[..., None, None].to(out.dtype)
-        return silence(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
+        return silence_(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
 
 
 class Projection(nn.Sequential):
@@ -111,4 +111,4 @@ def _channel_means(images: Tensor, lengths: Tensor | None) -> Tensor:
     """(B, C): the mean of each channel over its bands and the frames inside each length."""
     if lengths is None:
         return images.mean(dim=(2, 3))
-    return silence(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]
+    return silence_(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]
