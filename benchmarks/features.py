@@ -46,10 +46,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)  # the loop's best: more threads on so little work slow it down
-    print(f"{processor()}, {os.cpu_count()} logical cores, load {os.getloadavg()[0]:.1f}; ", end="")
-    print(
-        f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in VERSIONS_OF)}; "
-    )
+    print(f"{head_line()};")
     print(f"{given.workers} workers of one thread against a loop of one thread; medians of {given.repeats}\n")
     print("| audio | work | x real time | times the loop |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
@@ -144,6 +141,13 @@ def tones(folder: Path, suffix: str, utterances: int) -> Manifest:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append({"utterance_id": f"{number:06d}", "path": path.name, "sha256": digest})
     return Manifest("tones", folder, pd.DataFrame(rows))
+
+
+def head_line() -> str:
+    """Machine, load and versions."""
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS_OF)
+    cores = f"{os.cpu_count()} logical cores, load {os.getloadavg()[0]:.1f}"
+    return f"{processor()}, {cores}; Python {platform.python_version()}, {versions}"
 
 
 def processor() -> str:

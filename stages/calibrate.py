@@ -23,7 +23,13 @@ def main(
     from makermark.reporting.tracing import plot_reliability, plot_tippett
     from makermark.tracing.kept import write_kept
     from makermark.tracing.making import make_tracer
-    from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs, reliability_of, trials_of
+    from makermark.tracing.measuring import (
+        measure,
+        measure_enrolment,
+        measure_pairs,
+        reliability_of,
+        trials_of,
+    )
 
     p = read_params(params)
     made = make_tracer(p, read_manifest(manifest), embeddings, model)

@@ -23,8 +23,8 @@ def silence(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def silence_(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """As `silence`, in place unless a gradient is asked for: neighbours in length have little past the shortest of them,
-    and on a processor only that is touched (on other devices looking at lengths would wait for them)."""
+    """As `silence`, in place unless a gradient is asked for. Neighbours in length have little past the shortest of
+    them, and on a processor only that is touched (on other devices, to look at lengths is to wait for them)."""
     if lengths is None or x.requires_grad:
         return silence(x, lengths)
     shortest = min(int(lengths.min()), x.shape[-1]) if lengths.device.type == "cpu" else 0

@@ -162,8 +162,8 @@ class FeatureCache:
             first = last
 
     def _will_touch(self, frames: int) -> None:
-        """Let the mapped files go now and then: without that, every page ever read would count as this process's memory,
-        in the end the whole cache. They stay in the system's page cache, and a view of them is read anew."""
+        """Let the mapped files go now and then: else every page ever read counts as this process's memory, in the end
+        the whole cache. They stay in the system's page cache, and a view of them is read anew."""
         self._touched += frames * self.width * self.dtype.itemsize
         if self._touched > TOUCHED_BYTES:
             self._touched = 0
