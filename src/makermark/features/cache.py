@@ -28,7 +28,8 @@ __all__ = ["CacheReport", "FeatureCache", "write_cache"]
 Rows = NDArray[np.int64]
 
 STEPS_PER_OCTAVE = 32  # lengths of batches: 1.1 % of padding on average, and 65 shapes between 2 and 8 s
-TOUCHED_BYTES = 64 << 20  # of mapped features, before they are let go
+TOUCHED_BYTES = 256 << 20  # of mapped features, before they are let go
+MAPPED_AT_ONCE = 2 << 20  # so much may come with the first byte: Linux maps the whole block that its page cache holds
 
 
 class FeatureCache:
@@ -109,7 +110,7 @@ class FeatureCache:
 
     def whole(self, row: int) -> Features:
         """All of an utterance, (T, F): a read-only view, nothing is copied."""
-        self._will_touch(int(self.frames[row]))
+        self._will_touch(1, frames=int(self.frames[row]))
         first = self._first[row]
         features: Features = self._shards[self._shard_of[row]].values[first : first + self.frames[row]]
         return features
@@ -120,7 +121,7 @@ class FeatureCache:
         An utterance shorter than that is repeated from end to start, beginning at a random frame; nothing
         is padded. Each shard that the batch touches gives all its crops at once.
         """
-        self._will_touch(len(rows) * frames)
+        self._will_touch(len(rows), frames=frames)
         out = np.empty((len(rows), frames * self.width), self.dtype)
         lengths = self.frames[rows].astype(np.int64)
         first, number = self._first[rows], self._shard_of[rows]
@@ -161,10 +162,10 @@ class FeatureCache:
             yield rows[first:last], out, lengths[first:last]
             first = last
 
-    def _will_touch(self, frames: int) -> None:
+    def _will_touch(self, places: int, *, frames: int) -> None:
         """Let the mapped files go now and then: else every page ever read counts as this process's memory, in the end
         the whole cache. They stay in the system's page cache, and a view of them is read anew."""
-        self._touched += frames * self.width * self.dtype.itemsize
+        self._touched += places * (frames * self.width * self.dtype.itemsize + MAPPED_AT_ONCE)
         if self._touched > TOUCHED_BYTES:
             self._touched = 0
             for shard in self._shards:
