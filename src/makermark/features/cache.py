@@ -27,7 +27,7 @@ __all__ = ["CacheReport", "FeatureCache", "write_cache"]
 
 Rows = NDArray[np.int64]
 
-STEPS_PER_OCTAVE = 32  # lengths of batches: 1.1 % of padding on average, and 65 shapes between 2 and 8 s
+STEPS_PER_OCTAVE = 32  # lengths of batches: 1.1 % of padding on average, and 66 shapes between 2 and 8 s
 TOUCHED_BYTES = 256 << 20  # of mapped features, before they are let go
 MAPPED_AT_ONCE = 2 << 20  # so much may come with the first byte: Linux maps the whole block that its page cache holds
 
@@ -47,8 +47,8 @@ class FeatureCache:
         self.width: int = shards[0].values.shape[1]
         self.dtype: np.dtype[Any] = shards[0].values.dtype
         contents = [sorted(parameters.items()), [[shard.identity, shard.checksum] for shard in shards]]
-        self._touched = 0
         self.fingerprint = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+        self._touched = 0  # bytes, since the shards were last let go
         self._shard_of = np.repeat(np.arange(len(shards)), [len(shard.frames) for shard in shards])  # (N,)
         self._first = np.concatenate([np.cumsum(s.frames, dtype=np.int64) - s.frames for s in shards])  # (N,)
 
