@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 
 STEPS_PER_OCTAVE = 32  # lengths of batches: 1.1 % of padding on average, and 66 shapes between 2 and 8 s
 TOUCHED_BYTES = 256 << 20  # of mapped features, before they are let go
-MAPPED_AT_ONCE = 2 << 20  # so much may come with the first byte: Linux maps the whole block that its page cache holds
+MAPPED_AT_ONCE = 2 << 20  # comes with the first byte: Linux maps the whole block that its page cache holds
 
 
 class FeatureCache:
