@@ -1,6 +1,5 @@
 """Reading a feature cache: what is refused, and what crops and batches hold."""
 
-import mmap
 import shutil
 import subprocess
 import sys
@@ -264,7 +263,6 @@ def silent_shard(frames):
     names = [f"{number:05d}" for number in range(len(frames))]
     return Shard(
         path=Path("none"), identity="", checksum=0, quarantine=[], utterance_ids=names, frames=frames, values=values,
-        map=mmap.mmap(-1, 1),
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def make_shard(rows: Sequence[Row], recipe: Recipe) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A memory-mapped shard: no byte of `values` is read before it is used."""
+    """A memory-mapped shard: no byte of `values` is read before it is used. One made in memory has no `map`."""
 
     path: Path
     identity: str  # of the rows and the recipe it was made of
@@ -139,7 +139,7 @@ class Shard:
     utterance_ids: list[str]
     frames: NDArray[np.int32]  # (N,)
     values: Features  # (T of all N utterances, F), read-only
-    map: mmap.mmap
+    map: mmap.mmap | None = None
 
     def verify(self) -> None:
         """Read every byte; raises FeatureCacheError if one is not what was written."""
@@ -148,7 +148,7 @@ class Shard:
 
     def let_go(self) -> None:
         """Give back the memory of what was read; views stay valid, their pages are read again when used."""
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows, which trims by itself
+        if self.map is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
