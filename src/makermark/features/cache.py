@@ -115,6 +115,11 @@ class FeatureCache:
         features: Features = self._shards[self._shard_of[row]].values[first : first + self.frames[row]]
         return features
 
+    def starts(self, rows: Rows, *, frames: int, rng: np.random.Generator) -> Rows:
+        """(B,): the frame at which a random crop of `frames` frames begins in each row; see `crops`."""
+        lengths = self.frames[rows].astype(np.int64)
+        return rng.integers(np.where(lengths >= frames, lengths - frames + 1, lengths))
+
     def crops(self, rows: Rows, *, frames: int, rng: np.random.Generator) -> Features:
         """(B, frames, F): of each row, `frames` successive frames from a random place, in the storage dtype.
 
@@ -126,7 +131,7 @@ class FeatureCache:
         lengths = self.frames[rows].astype(np.int64)
         first, number = self._first[rows], self._shard_of[rows]
         enough = lengths >= frames
-        starts = rng.integers(np.where(enough, lengths - frames + 1, lengths))
+        starts = self.starts(rows, frames=frames, rng=rng)
         for shard in np.unique(number):
             values = self._shards[shard].values
             long, short = (np.flatnonzero((number == shard) & kind) for kind in (enough, ~enough))
