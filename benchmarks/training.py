@@ -89,11 +89,17 @@ def compare(peer: str | None, *, repeats: int) -> None:
     print("| training step | utterances/s | times the first | waiting for data, % |\n|---|---:|---:|---:|")
     for name in ways:
         seconds, waited = statistics.median(times[name][1:]), statistics.median(waits[name][1:])
-        print(f"| {name} | {BATCH / seconds:.0f} | {slowest / seconds:.2f} | {100 * waited / seconds:.2f} |")
+        print(
+            f"| {name} | {BATCH / seconds:.0f} | {slowest / seconds:.2f} | {100 * waited / seconds:.2f} |",
+            flush=True,
+        )
     for precision in (torch.float32, torch.bfloat16):
         most = limit(precision, repeats=repeats)
         name = str(precision).removeprefix("torch.")
-        print(f"| limit: its convolutions alone, as fast as matrix products in {name} | {most:.0f} | | |")
+        print(
+            f"| limit: its convolutions alone, as fast as matrix products in {name} | {most:.0f} | | |",
+            flush=True,
+        )
 
 
 def limit(precision: torch.dtype, *, repeats: int) -> float:

@@ -45,12 +45,12 @@ def semihard(distances: Tensor, negative: Tensor, to_positive: Tensor) -> Tensor
     how many positives lie below it; what is above a positive are the classes from that positive's own rank on.
     """
     apart = distances.masked_fill(~negative, torch.inf)
-    below = torch.zeros_like(apart, dtype=torch.int64)  # (B, B): positives nearer than the negative
+    below = torch.zeros_like(apart, dtype=torch.int16)  # (B, B): positives nearer than the negative
     for positive in to_positive.detach()[..., None].unbind(1):  # (B, 1) each
         below += apart > positive
     rank = (to_positive[:, None] <= to_positive[..., None]).sum(dim=2)  # (B, R): from 1
     classes = torch.full_like(to_positive, torch.inf)[:, :1].repeat(1, to_positive.shape[1] + 1)  # (B, R + 1)
-    least = classes.scatter_reduce(1, below, apart, "amin")
+    least = classes.scatter_reduce(1, below.long(), apart, "amin")
     above = least.flip(1).cummin(dim=1).values.flip(1)  # of a class and those beyond
     nearest = above.gather(1, rank)
     farthest = distances.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
