@@ -90,6 +90,19 @@ def test_a_recording_is_made_once_for_each_shape_after_warming_up():
     assert [s[0].item() for s in seen] == [0, 1, 2, 3, 4, 0]  # each call is one step, on what it was given
 
 
+def test_where_no_recording_can_be_made_every_step_still_runs_once(caplog):
+    def refuse(work):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    work, drawn, net = training("ge2e")
+    plain, drawn_plainly, plain_net = training("ge2e")
+    step = Captured(work, CPU, record=refuse)
+    for _ in range(6):
+        assert step(drawn(range(8))).item() == Eager(plain, CPU)(drawn_plainly(range(8))).item()
+    assert all(torch.equal(*both) for both in zip(net.parameters(), plain_net.parameters(), strict=True))
+    assert caplog.text.count("not permitted when stream is capturing") == 1
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_loss_makes_a_step_wait(loss):
     work, drawn, _ = training(loss)

@@ -6,11 +6,14 @@ accelerator waiting. A graph launches them together.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 Parts = tuple[tuple[Tensor, ...], ...]
 Work = Callable[[Parts], Tensor]
@@ -58,7 +61,8 @@ class Captured:
 
     Every call is one step. What the work draws at random, it must draw from torch's generator of the device; it must
     not wait for the device, and must do the same for every content of a shape. Nothing here waits for the device
-    either: parts go through page-locked memory.
+    either: parts go through page-locked memory. Where recording fails, training goes on step by step, and says so once:
+    nothing ran while it was recorded.
     """
 
     WARM_UP = 3  # steps in which libraries choose their algorithms, and the optimizer makes its state
@@ -70,6 +74,7 @@ class Captured:
         self._inputs: dict[object, Parts] = {}
         self._seen: dict[object, int] = {}
         self._recordings: dict[object, Recording] = {}
+        self._records = True
         self._on_gpu = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]
 
@@ -94,8 +99,12 @@ class Captured:
             for to, tensor in zip(fixed, given, strict=True):
                 to.copy_(tensor.pin_memory() if self._on_gpu else tensor, non_blocking=True)
         self._seen[shape] += 1
-        if self._seen[shape] <= self.WARM_UP:
-            return self._work(inputs)
-        if shape not in self._recordings:
-            self._recordings[shape] = self._record(lambda: self._work(inputs))
-        return self._recordings[shape].replay()
+        if self._records and self._seen[shape] > self.WARM_UP and shape not in self._recordings:
+            try:
+                self._recordings[shape] = self._record(lambda: self._work(inputs))
+            except RuntimeError as error:
+                self._records = False
+                log.warning(
+                    "training goes on step by step, slower: no CUDA graph of it could be made (%s)", error
+                )
+        return self._recordings[shape].replay() if shape in self._recordings else self._work(inputs)
