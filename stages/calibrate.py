@@ -1,8 +1,11 @@
 """Calibrate a tracer on dev and judge it on test: likelihood ratios, verdicts, enrolment."""
 
+import logging
 from pathlib import Path
 
 from makermark import door
+
+log = logging.getLogger(__name__)
 
 
 def main(
@@ -18,10 +21,11 @@ def main(
     model's run."""
     from makermark import tracking
     from makermark.corpora.rows import read_manifest
-    from makermark.files import write_json
+    from makermark.errors import CalibrationError
+    from makermark.files import replacing_folder, write_json
     from makermark.params import read_params
     from makermark.reporting.tracing import plot_reliability, plot_tippett
-    from makermark.tracing.kept import write_kept
+    from makermark.tracing.kept import write_kept, write_none
     from makermark.tracing.making import make_tracer
     from makermark.tracing.measuring import (
         measure,
@@ -32,7 +36,15 @@ def main(
     )
 
     p = read_params(params)
-    made = make_tracer(p, read_manifest(manifest), embeddings, model)
+    try:
+        made = make_tracer(p, read_manifest(manifest), embeddings, model)
+    except CalibrationError as error:  # no reason to end an experiment: the model's other figures stand
+        log.warning("no tracer: %s", error)
+        write_none(folder, str(error))
+        write_json(metrics, {"reason": str(error)})
+        with replacing_folder(plots):
+            pass  # nothing to draw
+        return
     tracer, test = made.tracer, made.test
     draws = {"bootstrap_samples": p.trace.bootstrap_samples, "seed": p.trace.seed}
     told = {
@@ -43,10 +55,12 @@ def main(
             tracer, test, clips=p.trace.enrol_clips, draws=p.trace.enrol_draws, **draws
         ),
     }
-    plot_tippett(
-        plots / "tippett.png", *trials_of(tracer, test), title="Likelihood ratios on test, whole utterances"
-    )
-    plot_reliability(plots / "reliability.png", reliability_of(tracer, test), title="Probabilities on test")
+    with replacing_folder(plots) as drawn:
+        ratios = "Likelihood ratios on test, whole utterances"
+        plot_tippett(drawn / "tippett.png", *trials_of(tracer, test), title=ratios)
+        plot_reliability(
+            drawn / "reliability.png", reliability_of(tracer, test), title="Probabilities on test"
+        )
     write_kept(folder, made.kept)
     write_json(metrics, told)
     with tracking.open_model_run(tracer.model_sha256, start=Path.cwd()) as run:

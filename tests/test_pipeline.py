@@ -43,8 +43,9 @@ SMALL = {
     },
     "score": {"bootstrap_samples": 50},
     "probe": {"epochs": 5, "min_per_class": 5},
+    "trace": {"clips_per_system": 4, "enrol_clips": 2, "enrol_draws": 2, "bootstrap_samples": 20},
 }
-STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse")
+STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse", "calibrate")
 
 
 def run(project, *command, check=True, **environment):
@@ -131,11 +132,14 @@ def test_it_leaves_metrics_with_stable_names(project):
     assert json.loads((project / "metrics/fuse.json").read_text())["systems"] == []
     probe = json.loads((project / "metrics/probe.json").read_text())
     assert 0 <= probe["accuracy_percent"] <= 100
+    trace = json.loads((project / "metrics/trace.json").read_text())
+    assert set(trace["test"]) == {"1s", "2s", "4s", "8s", "whole"}
+    assert trace["enrolment"]["systems"] > 0
 
 
 def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
     pictures = sorted((project / "plots").rglob("*.png"))
-    assert len(pictures) == 11
+    assert len(pictures) == 13
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
     assert json.loads((project / "models/best.json").read_text())["weights_sha256"] == digest(
         project / "models/best.safetensors"
@@ -179,7 +183,7 @@ def test_its_run_is_in_mlflow_with_model_scores_and_commit(project):
     assert found.data.tags["git.dirty"] == "false"
     score = json.loads((project / "metrics/score.json").read_text())
     assert found.data.metrics["test.eer_micro_percent"] == pytest.approx(score["test"]["eer_micro_percent"])
-    assert "probe.accuracy_percent" in found.data.metrics
+    assert {"probe.accuracy_percent", "trace.test.whole.cllr"} <= set(found.data.metrics)
     assert found.data.params["loss"] == "ge2e"
 
 
@@ -199,6 +203,10 @@ def test_the_command_line_shows_the_results_and_what_there_is(project):
     shown = run(project, "makermark", "results").stdout
     assert "unseen" in shown
     assert "log-mel" in shown
+    assert "Tracer on test" in shown
+    clip = read_manifest(project / "data/corpus/manifest.parquet")
+    told = run(project, "makermark", "trace", str(clip.file(clip.rows["path"].iloc[-1])), "--json").stdout
+    assert json.loads(told)["model_sha256"] == digest(project / "models/best.safetensors")
     told = run(project, "makermark", "info").stdout
     assert "resnet34-ge2e-balanced-50-s0" in told
     assert "local:" in told
@@ -215,7 +223,7 @@ def test_a_loss_that_its_sampler_cannot_serve_is_refused_before_any_work(project
 
 def test_another_loss_reruns_training_and_what_follows_only(project):
     output = run(project, "dvc", "exp", "run", "-S", "loss=softmax", "-S", "sampler=random").stdout
-    assert stages_run(output) == ["check", "train", "embed", "score", "probe", "fuse"]
+    assert stages_run(output) == ["check", "train", "embed", "score", "probe", "fuse", "calibrate"]
     assert "softmax" in run(project, "dvc", "exp", "show", "--csv").stdout
     assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
     assert "resnet34-softmax-random-50-s0" in [r.info.run_name for r in runs(project)]

@@ -12,9 +12,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from makermark import backbones, encoders, losses
+from makermark import backbones, encoders, features, losses
 from makermark.backbones import Backbone
 from makermark.errors import CheckpointError, MakermarkError
+from makermark.features.base import FrontEnd
 from makermark.files import read_json, replacing, write_json
 from makermark.losses import Loss
 
@@ -119,6 +120,33 @@ def build_parts(description: Description) -> tuple[Backbone, Loss]:
         **description.loss_settings,
     )
     return backbone, loss
+
+
+def front_end_of(description: Description) -> FrontEnd:
+    """The front end that made the features of the checkpoint's training set.
+
+    Raises CheckpointError if it cannot be built again, or would compute other features.
+    """
+    front_end = build_front_end(description, description.front_end)
+    now, then = dict(front_end.parameters()), description.front_end_parameters
+    if now != then:
+        name = next(name for name in {**then, **now} if now.get(name) != then.get(name))
+        raise CheckpointError(
+            f"front end {description.front_end}: {name} was {then.get(name)!r} in training and is {now.get(name)!r} "
+            "here; use the version of makermark, and the encoder, that the model was trained with"
+        )
+    return front_end
+
+
+def build_front_end(description: Description, name: str) -> FrontEnd:
+    """The front end called `name` with the settings that the checkpoint records; raises CheckpointError without."""
+    try:
+        ssl, settings = description.params["ssl"], description.params["front_ends"][name]
+    except KeyError as error:
+        raise CheckpointError(
+            f"the checkpoint records no settings of front end {name} ({error} is missing); train again"
+        ) from error
+    return features.build(name, model=ssl["model"], layer=ssl["layer"], **settings)
 
 
 def file_sha256(path: Path) -> str:

@@ -39,6 +39,7 @@ STAGES = {
     "score": "EER over every pair, with intervals over systems, beside the baselines.",
     "probe": "What a linear classifier reads from the vectors; their map.",
     "fuse": "Fuse the systems that fuse.systems names, and score parts and whole.",
+    "calibrate": "Make the tracer of single clips: calibrated on dev, judged on test.",
 }
 VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "numba", "scikit-learn", "dvc", "mlflow")
 
@@ -72,7 +73,7 @@ def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")
     """Print the result table and where to look next."""
     from rich.console import Console
 
-    from makermark.reporting import open_set_lines, results_table
+    from makermark.reporting import open_set_lines, results_table, tracer_line
 
     probe = read_json(metrics / "probe.json")
     console = Console()
@@ -82,7 +83,9 @@ def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")
     console.print(
         f"Linear probe over {probe['systems']} systems of {probe['split']}: {probe['accuracy_percent']:.1f} % "
         f"(chance {probe['chance_percent']:.1f} %)\n"
-        "Pictures: plots/   Figures: metrics/   Model: models/best.safetensors   All runs: make ui",
+        f"{tracer_line(read_json(metrics / 'trace.json'))}\n"
+        "Pictures: plots/   Figures: metrics/   Model: models/best.safetensors   Tracer: models/tracer   "
+        "All runs: make ui",
         highlight=False,
     )
 
@@ -133,15 +136,17 @@ def log_run() -> None:
     params = from_mapping(told["params"])
     figures = {
         Path(f).stem: read_json(Path(f))
-        for f in ("metrics/score.json", "metrics/probe.json")
+        for f in ("metrics/score.json", "metrics/probe.json", "metrics/trace.json")
         if Path(f).exists()
     }
-    metrics = figures.get("score", {}) | ({"probe": figures["probe"]} if "probe" in figures else {})
+    metrics = figures.pop("score", {}) | figures
     kept = {
         "checkpoint": ["models/best.safetensors", "models/best.json", "models/history.json"],
         "plots/score": ["plots/score"],
         "plots/probe": ["plots/probe"],
-        "metrics": ["metrics/score.json", "metrics/probe.json"],
+        "checkpoint/tracer": ["models/tracer"],
+        "plots/trace": ["plots/trace"],
+        "metrics": ["metrics/score.json", "metrics/probe.json", "metrics/trace.json"],
         "": ["params.yaml", "dvc.lock"],
     }
     here = Path.cwd()

@@ -59,3 +59,7 @@ class AttributionError(MakermarkError):
 
 class TracerError(MakermarkError):
     """A gallery or a tracer is damaged, absent, of another model, or cannot take what it is given."""
+
+
+class CalibrationError(TracerError):
+    """Dev holds too little of the right kind to say how sure a tracer may be."""

@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 
-from makermark import features
 from makermark.baselines import untrained
-from makermark.checkpoint import Checkpoint, Description, load_checkpoint
+from makermark.checkpoint import (
+    Checkpoint,
+    Description,
+    build_front_end,
+    front_end_of,
+    load_checkpoint,
+)
 from makermark.corpora.rows import SPLITS, Manifest
 from makermark.device import choose_device, choose_precision
 from makermark.elsewhere import in_options, label_for, read_corpus, seen_by, strata_by_language
 from makermark.embedding import Vectors, embed, log_mel_statistics, standardise
-from makermark.errors import CheckpointError, ParamsError
+from makermark.errors import ParamsError
 from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache, write_cache
 from makermark.files import replacing, replacing_folder, write_json
@@ -115,37 +120,11 @@ def _forget(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def front_end_of(description: Description) -> FrontEnd:
-    """The front end that made the features of the checkpoint's training set.
-
-    Raises CheckpointError if it cannot be built again, or would compute other features.
-    """
-    front_end = _build(description, description.front_end)
-    now, then = dict(front_end.parameters()), description.front_end_parameters
-    if now != then:
-        name = next(name for name in {**then, **now} if now.get(name) != then.get(name))
-        raise CheckpointError(
-            f"front end {description.front_end}: {name} was {then.get(name)!r} in training and is {now.get(name)!r} "
-            "here; use the version of makermark, and the encoder, that the model was trained with"
-        )
-    return front_end
-
-
-def _build(description: Description, name: str) -> FrontEnd:
-    try:
-        ssl, settings = description.params["ssl"], description.params["front_ends"][name]
-    except KeyError as error:
-        raise CheckpointError(
-            f"the checkpoint records no settings of front end {name} ({error} is missing); train again"
-        ) from error
-    return features.build(name, model=ssl["model"], layer=ssl["layer"], **settings)
-
-
 def _front_ends(description: Description, baselines: Collection[str]) -> list[FrontEnd]:
     """The model's, and the one that a baseline reads beside it."""
     found = [front_end_of(description)]
     if "logmel_stats" in baselines and description.front_end != BASELINE:
-        found.append(_build(description, BASELINE))
+        found.append(build_front_end(description, BASELINE))
     return found
 
 
@@ -184,7 +163,7 @@ def write_vectors(
 
 def _logmel_stats(evaluation: Evaluation) -> Vectors:
     """As in baselines.py, but standardised on the utterances that are scored: the training set is not at hand."""
-    parameters = _build(evaluation.description, BASELINE).parameters()
+    parameters = build_front_end(evaluation.description, BASELINE).parameters()
     cache = FeatureCache.open(evaluation.features / BASELINE, parameters)
     statistics = log_mel_statistics(cache, cache.rows_of(evaluation.manifest.rows["utterance_id"]))
     return standardise(statistics, reference=statistics)

@@ -73,6 +73,15 @@ def check(params: Params) -> None:
             f"train.crop_seconds is {params.train.crop_seconds}: {crop_frames} frames of {front_end.name}, but "
             f"backbone {params.backbone!r} takes {backbone.min_frames} or more"
         )
+    least_seconds = front_end.min_samples / front_end.sample_rate_hz
+    for name, seconds in {
+        "clip_seconds": params.trace.clip_seconds[0],
+        "window_seconds": params.trace.window_seconds,
+    }.items():
+        if seconds < least_seconds:
+            raise ParamsError(
+                f"params.yaml: trace.{name} is {seconds}; front end {front_end.name} takes {least_seconds:.3f} or more"
+            )
     check_baselines(params)
     choose_device(params.train.device)
     choose_device(params.embed.device)

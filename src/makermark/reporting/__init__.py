@@ -7,7 +7,7 @@ from makermark.reporting.distances import plot_distances
 from makermark.reporting.dvc_plots import write_confusion, write_det, write_history
 from makermark.reporting.map import plot_map
 from makermark.reporting.scores import draw_detectors, draw_pairs
-from makermark.reporting.tables import open_set_lines, results_markdown, results_table
+from makermark.reporting.tables import open_set_lines, results_markdown, results_table, tracer_line
 
 __all__ = [
     "draw_detectors",
@@ -22,6 +22,7 @@ __all__ = [
     "plot_training",
     "results_markdown",
     "results_table",
+    "tracer_line",
     "write_confusion",
     "write_det",
     "write_history",

@@ -69,6 +69,24 @@ def open_set_lines(score: Figures) -> list[str]:
     return lines
 
 
+def tracer_line(trace: Figures) -> str:
+    """What metrics/trace.json says of whole utterances of test, in a sentence."""
+    if "reason" in trace:
+        return f"No tracer: {trace['reason']}"
+    whole = trace["test"]["whole"]
+
+    def percent(name: str) -> str:
+        return "-" if whole[name] is None else f"{whole[name]:.1f} %"
+
+    costs = ["-" if whole[name] is None else f"{whole[name]:.2f}" for name in ("cllr", "min_cllr")]
+    return (
+        f"Tracer on test, by seen systems: named right {percent('seen_correct_percent')}, right family "
+        f"{percent('seen_family_percent')}, wrong {percent('seen_wrong_percent')}, called unknown "
+        f"{percent('seen_unknown_percent')}; by unseen systems: called unknown {percent('unseen_unknown_percent')}; "
+        f"Cllr {costs[0]} (at best {costs[1]})"
+    )
+
+
 def cells(score: Figures, *, decimals: int) -> tuple[list[str], list[list[str]]]:
     """Header and rows as text: for each set one row for all its pairs, one with alias families merged where there are
     any, then one for each stratum."""

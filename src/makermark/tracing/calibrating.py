@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from makermark.errors import TracerError
+from makermark.errors import CalibrationError
 from makermark.scoring.calibration import Line, fit_line
 from makermark.scoring.deciding import accept_threshold, conformal_margin
 from makermark.scoring.fusion import unit
@@ -120,12 +120,16 @@ class Lines:
     """
 
     def __init__(self, dev: Clips, trained: Gallery, *, prior: float, seed: int) -> None:
-        """Raises TracerError where dev holds no clip of a system of `trained`."""
+        """Raises CalibrationError where dev holds no clip of a system of `trained`, or only such of one system."""
         self.dev, self._prior, self._seed = dev, prior, seed
         self._known, self._directions = np.array(trained.systems, dtype=str), trained.directions()
         self._enrolled: dict[int, list[Line] | None] = {}
         if not np.isin(dev.systems, self._known).any() or not dev.lengths:
-            raise TracerError("dev holds no clip of a system of train: a tracer cannot be calibrated on it")
+            raise CalibrationError(
+                "dev holds no clip of a system of train: a tracer cannot be calibrated on it"
+            )
+        if len({*dev.systems, *self._known}) < 2:
+            raise CalibrationError("dev and train hold one system alone: a tracer cannot be calibrated on it")
 
     @cached_property
     def parts(self) -> list[Clips]:
@@ -183,7 +187,7 @@ class Lines:
         for part in self.parts:
             scores, same = part.pairs()
             if not same.any() or same.all():
-                raise TracerError(
+                raise CalibrationError(
                     "dev has no two clips of one system, or none of two: clips cannot be compared by it"
                 )
             lines.append(fit_line(scores, same, prior=self._prior))

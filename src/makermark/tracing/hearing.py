@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from makermark import audio, features
+from makermark import audio
 from makermark.audio import Samples
 from makermark.backbones import Backbone
-from makermark.checkpoint import Checkpoint, Description
+from makermark.checkpoint import Checkpoint, front_end_of
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import Vectors, embed
-from makermark.errors import AudioError, CheckpointError
+from makermark.errors import AudioError
 from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache
 from makermark.features.shard import Shard
@@ -124,29 +124,6 @@ def windows(length: int, *, size: int, hop: int) -> list[tuple[int, int]]:
     if starts[-1] + size < length:
         starts.append(length - size)
     return [(start, start + size) for start in starts]
-
-
-def front_end_of(description: Description) -> FrontEnd:
-    """The front end that made the features of the checkpoint's training set.
-
-    Raises CheckpointError if it cannot be built again, or would compute other features.
-    """
-    name = description.front_end
-    try:
-        ssl, settings = description.params["ssl"], description.params["front_ends"][name]
-    except KeyError as error:
-        raise CheckpointError(
-            f"the checkpoint records no settings of front end {name} ({error} is missing); train again"
-        ) from error
-    front_end = features.build(name, model=ssl["model"], layer=ssl["layer"], **settings)
-    now, then = dict(front_end.parameters()), description.front_end_parameters
-    if now != then:
-        other = next(key for key in {**then, **now} if now.get(key) != then.get(key))
-        raise CheckpointError(
-            f"front end {name}: {other} was {then.get(other)!r} in training and is {now.get(other)!r} here; use the "
-            "version of makermark, and the encoder, that the model was trained with"
-        )
-    return front_end
 
 
 def pieces(length: int, *, longest: int) -> list[tuple[int, int]]:

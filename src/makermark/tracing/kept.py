@@ -70,9 +70,18 @@ def write_kept(folder: Path, kept: Kept) -> None:
         write_json(draft / "tracer.json", told)
 
 
+def write_none(folder: Path, reason: str) -> None:
+    """Write down why there is no tracer of this model."""
+    with replacing_folder(folder) as draft:
+        write_json(draft / "tracer.json", {"format": FORMAT, "reason": reason})
+
+
 def read_kept(folder: Path, *, model_sha256: str, dim: int) -> Kept:
-    """Read what `write_kept` wrote; raises FilesError for what is missing, TracerError for another model's."""
+    """Read what `write_kept` wrote; raises FilesError for what is missing, TracerError for another model's, or where
+    there is none."""
     told = read_json(folder / "tracer.json")
+    if isinstance(told, dict) and "reason" in told:
+        raise TracerError(f"{folder}: {told['reason']}")
     known = {field.name for field in dataclasses.fields(Settings)}
     if not isinstance(told, dict) or told.get("format") != FORMAT or set(told.get("settings", ())) != known:
         raise TracerError(

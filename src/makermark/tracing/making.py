@@ -32,7 +32,7 @@ class Made:
 def make_tracer(params: Params, manifest: Manifest, embeddings: Path, model: Path) -> Made:
     """A gallery of train, dev's clips and test's, with the checkpoint `model` (a path without suffix).
 
-    Raises TracerError where the embeddings are not by this model, or dev cannot teach a tracer.
+    Raises TracerError where the embeddings are not by this model, CalibrationError where dev cannot teach a tracer.
     """
     p = params.trace
     checkpoint = load_checkpoint(model)
@@ -69,7 +69,9 @@ def make_tracer(params: Params, manifest: Manifest, embeddings: Path, model: Pat
         seed=p.seed,
     )
     lines = Lines(dev, gallery, prior=p.calibration_prior, seed=p.seed)
-    return Made(Tracer(hearing, gallery, lines, settings), Kept(gallery, dev, settings), test)
+    tracer = Tracer(hearing, gallery, lines, settings)
+    _ = tracer.calibrated, lines.pairs  # nothing is kept that could not be used
+    return Made(tracer, Kept(gallery, dev, settings), test)
 
 
 def gallery_of(train: Embeddings, model_sha256: str) -> Gallery:
