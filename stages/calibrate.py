@@ -48,6 +48,7 @@ def main(
     tracer, test = made.tracer, made.test
     draws = {"bootstrap_samples": p.trace.bootstrap_samples, "seed": p.trace.seed}
     told = {
+        "model_sha256": tracer.model_sha256,
         "thresholds_from": tracer.calibrated.rejected_by,
         "test": measure(tracer, test, **draws),
         "compare": measure_pairs(tracer, test, **draws),

@@ -39,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(trace)
     app.command()(enroll)
     app.command()(compare)
+    app.command()(register)
     app.add_typer(galleries, name="gallery")
 
 
@@ -168,6 +169,23 @@ def compare(
     print(f"one maker: {100 * told.posterior_same:.1f} %, with prior {100 * told.prior_same:g} %")
     if not told.enough_speech:
         print(f"too little speech to say: {min(told.speech_s):.1f} s in one of them")
+
+
+def register(
+    alias: Annotated[str, typer.Option(help="Name that points to this version from now on.")] = "champion",
+    name: Annotated[str, typer.Option(help="Of the registered model.")] = "makermark",
+    models: Annotated[Path, typer.Option(help="Folder with best.* and tracer/.")] = Path("models"),
+    metrics: Annotated[Path, typer.Option(help="Folder with its score.json and trace.json.")] = Path(
+        "metrics"
+    ),
+) -> None:
+    """Put the tracer with its model card into MLflow's registry, as a version that MLflow can serve."""
+    from makermark.registering import register_tracer
+
+    version = register_tracer(models, metrics, name=name, alias=alias, start=Path.cwd())
+    print(f"{name} version {version}: makermark trace --model models:/{name}/{version} clip.wav")
+    if alias:
+        print(f"alias {alias}: mlflow models serve -m models:/{name}@{alias} --env-manager local")
 
 
 @galleries.command("list")

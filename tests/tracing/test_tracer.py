@@ -1,6 +1,5 @@
 """A tracer of a small model on tones: the same vectors as the embed stage, what is said, and the commands."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,78 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-import yaml
 from typer.testing import CliRunner
 
-from makermark import backbones, losses
-from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
+from makermark.checkpoint import load_checkpoint
 from makermark.cli import app
-from makermark.corpora.rows import derive_seen
-from makermark.embedding import embed
 from makermark.errors import AudioError, TracerError
-from makermark.features.cache import FeatureCache, write_cache
-from makermark.params import from_mapping
 from makermark.tracing import Tracer, read_gallery
 from makermark.tracing.hearing import speech_seconds, windows
-from makermark.tracing.kept import write_kept
-from makermark.tracing.making import make_tracer
 from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs
-from makermark.training import weights_of
-from makermark.vectors import read_embeddings, write_embeddings
-from tests_support import tone, tone_corpus
-
-CONTENT = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-CONTENT["trace"] |= {"clip_seconds": [0.5, 1.0], "clips_per_system": 4, "min_speech_seconds": 0.3}
-CONTENT["trace"] |= {"window_seconds": 0.8, "hop_seconds": 0.4, "enrol_clips": 3, "enrol_draws": 2}
-PARAMS = from_mapping(CONTENT)
-
-
-@dataclasses.dataclass
-class World:
-    folder: Path
-    made: object
-    files: dict
-    stage_vectors: dict
-
-    def of(self, system):
-        return [path for name, path in sorted(self.files.items()) if f"-{system}-" in name]
+from makermark.vectors import read_embeddings
+from tests_support import tone
+from tracing_support import make_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Trained on slow and middle; fast is unknown in dev and test."""
-    folder = tmp_path_factory.mktemp("world")
-    manifest, front_end = tone_corpus(folder)
-    rows = manifest.rows
-    late = rows["utterance_id"].str.extract(r"(\d+)$")[0].astype(int) >= 5
-    to_test = (rows["split"] == "train") & (late | (rows["system"] == "fast"))
-    rows = derive_seen(rows.assign(split=rows["split"].where(~to_test, "test"), family="tone"))
-    manifest = dataclasses.replace(manifest, rows=rows)
-    torch.manual_seed(0)
-    settings = {"scale": 10.0, "bias": -5.0}
-    parts = {
-        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap"),
-        "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
-    }
-    description = Description(
-        backbone="resnet34", backbone_settings={"pooling": "sap"}, dim=8, loss="ge2e", loss_settings=settings,
-        systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
-        front_end_parameters=dict(front_end.parameters()), feature_fingerprint="", params=CONTENT, epoch=1,
-        dev_eer_percent=50.0, git_commit="c" * 40, versions={},
-    )  # fmt: skip
-    (folder / "models").mkdir()
-    digest = save_checkpoint(folder / "models/best", weights_of(parts), description)
-    write_cache(manifest, front_end, folder / "features", shard_utterances=8, max_bad_fraction=0,
-                min_seconds=0.1, max_seconds=60, workers=1)  # fmt: skip
-    cache = FeatureCache.open(folder / "features/fbank", front_end.parameters())
-    vectors = embed(load_checkpoint(folder / "models/best").backbone, cache, cache.rows_of(rows["utterance_id"]),
-                    batch_frames=6000, device=torch.device("cpu"))  # fmt: skip
-    write_embeddings(folder / "model.arrow", rows, vectors, metadata={"model_sha256": digest})
-    made = make_tracer(PARAMS, manifest, folder / "model.arrow", folder / "models/best")
-    write_kept(folder / "models/tracer", made.kept)
-    files = {name: manifest.file(path) for name, path in zip(rows["utterance_id"], rows["path"], strict=True)}
-    return World(folder, made, files, dict(zip(rows["utterance_id"], vectors, strict=True)))
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

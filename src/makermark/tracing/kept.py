@@ -21,6 +21,7 @@ from makermark.tracing.gallery import Gallery, read_gallery, refuse_other_model,
 
 FORMAT = 1
 COLUMNS = ("system", "family", "seconds", "speech_seconds", "sources")
+INSIDE = Path("artifacts/models")  # of a model that `makermark register` wrote
 URI = re.compile(r"(runs|models):/.")
 
 
@@ -106,4 +107,6 @@ def at_hand(where: Path | str) -> Iterator[Path]:
         yield Path(where)
         return
     with tempfile.TemporaryDirectory(prefix="makermark-") as copy:
-        yield tracking.download(str(where), Path(copy), start=Path.cwd())
+        found = tracking.download(str(where), Path(copy), start=Path.cwd())
+        packed = found / INSIDE
+        yield packed if packed.is_dir() else found

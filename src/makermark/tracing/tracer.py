@@ -93,16 +93,14 @@ class Tracer:
             kept = read_kept(
                 folder / "tracer", model_sha256=checkpoint.digest, dim=checkpoint.description.dim
             )
-        s = dataclasses.replace(
-            kept.settings,
-            prior_known=kept.settings.prior_known if prior_known is None else prior_known,
-            prior_same=kept.settings.prior_same if prior_same is None else prior_same,
-        )
+        s = kept.settings
         lines = Lines(kept.dev, kept.gallery, prior=s.calibration_prior, seed=s.seed)
         known = kept.gallery
         if gallery is not None and gallery.exists():
             known = known.joined(enrolled_in(gallery, known))
-        return cls(Hearing(checkpoint, device=device), known, lines, s)
+        return cls(Hearing(checkpoint, device=device), known, lines, s).with_priors(
+            known=prior_known, same=prior_same
+        )
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -138,6 +136,14 @@ class Tracer:
     def with_gallery(self, gallery: Gallery) -> Tracer:
         """The same model and dev, other systems: calibrated anew."""
         return Tracer(self._hearing, gallery, self._lines, self.settings)
+
+    def with_priors(self, *, known: float | None = None, same: float | None = None) -> Tracer:
+        """The same tracer with other priors, where they are given; raises TracerError for one that is none."""
+        given = {"prior_known": known, "prior_same": same}
+        settings = dataclasses.replace(
+            self.settings, **{name: value for name, value in given.items() if value is not None}
+        )
+        return Tracer(self._hearing, self.gallery, self._lines, settings)
 
     def trace(self, audio: Audio) -> Trace:
         """Who made this clip; raises AudioError for what cannot be heard."""

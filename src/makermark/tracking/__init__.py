@@ -6,9 +6,11 @@ to that run. Nothing here ever ends a training: a server that is down costs one 
 """
 
 from makermark.tracking.fetching import download
+from makermark.tracking.mlflow_store import hush
 from makermark.tracking.opening import open_model_run, open_run
 from makermark.tracking.provenance import outputs_hash, provenance
 from makermark.tracking.recorded import Recorded, recorded_runs
+from makermark.tracking.registering import register
 from makermark.tracking.repository import main_repository, tracking_uri
 from makermark.tracking.tracker import MODEL_TAG, NoTracker, Tracker, flatten, log_epoch, numbers
 from makermark.tracking.whole import log_run
@@ -20,6 +22,7 @@ __all__ = [
     "Tracker",
     "download",
     "flatten",
+    "hush",
     "log_epoch",
     "log_run",
     "main_repository",
@@ -29,5 +32,6 @@ __all__ = [
     "outputs_hash",
     "provenance",
     "recorded_runs",
+    "register",
     "tracking_uri",
 ]

@@ -20,7 +20,10 @@ def download(uri: str, folder: Path, *, start: Path) -> Path:
         raise TrackingError(f"{uri}: MLflow is not installed (pip install 'makermark[pipeline]')") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
-        found = download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri(start))
+        where = tracking_uri(start)
+        found = download_artifacts(
+            artifact_uri=uri, dst_path=str(folder), tracking_uri=where, registry_uri=where
+        )
     except Exception as error:
         raise TrackingError(f"{uri}: MLflow {reason(error)}") from error
     return Path(found)
