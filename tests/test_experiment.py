@@ -57,6 +57,11 @@ def test_a_loss_that_learns_its_classes_takes_the_random_sampler(name):
             {"train": dataclasses.replace(PARAMS.train, crop_seconds=0.01)},
             "1 frames of fbank, but backbone 'resnet34'",
         ),
+        (
+            {"trace": dataclasses.replace(PARAMS.trace, clip_seconds=[0.01, 1.0])},
+            r"trace.clip_seconds is 0.01; front end fbank takes 0.016 or more",
+        ),
+        ({"trace": dataclasses.replace(PARAMS.trace, window_seconds=0.001)}, "trace.window_seconds is 0.001"),
         ({"embed": dataclasses.replace(PARAMS.embed, device="mps")}, "device is 'mps', which this machine"),
         (
             {"front_ends": {**PARAMS.front_ends, "waveform": {"sample_rate_hz": 8000}}, "backbone": "aasist"},

@@ -1,4 +1,4 @@
-"""Likelihood ratios against the definitions written out, and against the `lir` package where it is installed."""
+"""Likelihood ratios against the definitions written out: costs, the fitted line, pool adjacent violators."""
 
 import math
 
@@ -128,25 +128,42 @@ def test_impossible_priors_are_refused():
             fit_line(SCORES, TARGET, prior=prior)
 
 
-def test_lir_finds_the_same_costs():
-    lir = pytest.importorskip("lir.metrics", reason="the package lir is not installed")
-    from lir.data.models import LLRData
-    from lir.plotting.expected_calibration_error import calculate_ece
+def pav_by_definition(scores, target, prior):
+    """Isotonic regression by its min-max formula (Barlow et al. 1972, theorem 1.9) over weighted pools of ties."""
+    weight = {True: prior / target.sum(), False: (1 - prior) / (~target).sum()}
+    values = sorted(set(scores))
+    hits = [
+        sum(weight[True] for s, own in zip(scores, target, strict=True) if s == v and own) for v in values
+    ]
+    each = [sum(weight[bool(own)] for s, own in zip(scores, target, strict=True) if s == v) for v in values]
+    return [
+        max(
+            min(sum(hits[low : high + 1]) / sum(each[low : high + 1]) for high in range(at, len(values)))
+            for low in range(at + 1)
+        )
+        for at in map(values.index, scores)
+    ]
 
-    llrs = 1.3 * SCORES + 0.2
-    given = LLRData(features=llrs[:, None] / np.log(10), labels=TARGET.astype(int))  # to base 10 there
-    assert cllr(llrs, TARGET) == pytest.approx(lir.cllr(given))
-    assert min_cllr(llrs, TARGET) == pytest.approx(lir.cllr_min(given))
-    priors = np.array([0.01, 0.3, 0.9])
-    wanted = calculate_ece(np.exp(llrs), TARGET.astype(int), priors)
-    assert [empirical_cross_entropy(llrs, TARGET, prior=p) for p in priors] == pytest.approx(wanted)
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=12))
+def test_pav_is_its_definition(trials):
+    scores, target = np.array([t[0] for t in trials], dtype=float), np.array([t[1] for t in trials])
+    if target.all() or not target.any():
+        return
+    shares = posterior(pav_llrs(scores, target), prior=0.5)
+    assert shares == pytest.approx(pav_by_definition(scores.tolist(), target, 0.5), abs=1e-9)
 
 
-def test_lir_fits_the_same_line():
-    pytest.importorskip("lir", reason="the package lir is not installed")
-    from lir.algorithms.logistic_regression import LogitCalibrator
-
-    told = LogitCalibrator(C=1e9).fit_transform(SCORES[:, None], TARGET.astype(int))
-    llrs = np.asarray(told.llrs if hasattr(told, "llrs") else told).reshape(600, -1)[:, 0]
-    line = fit_line(SCORES, TARGET, prior=0.5)
-    assert (line.offset + line.slope * SCORES) / np.log(10) == pytest.approx(llrs, abs=0.02)
+@given(
+    st.lists(st.tuples(st.floats(-20, 20), st.booleans()), min_size=2, max_size=40), st.floats(0.001, 0.999)
+)
+def test_empirical_cross_entropy_is_its_definition(trials, prior):
+    """Ramos & Gonzalez-Rodriguez 2013, equation 5, trial by trial with odds instead of logits."""
+    llrs, target = np.array([t[0] for t in trials]), np.array([t[1] for t in trials])
+    if target.all() or not target.any():
+        return
+    odds = prior / (1 - prior)
+    hits = [math.log2(1 + 1 / (math.exp(llr) * odds)) for llr in llrs[target]]
+    others = [math.log2(1 + math.exp(llr) * odds) for llr in llrs[~target]]
+    wanted = prior * sum(hits) / len(hits) + (1 - prior) * sum(others) / len(others)
+    assert empirical_cross_entropy(llrs, target, prior=prior) == pytest.approx(wanted, rel=1e-6, abs=1e-9)

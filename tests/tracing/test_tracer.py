@@ -11,9 +11,12 @@ from typer.testing import CliRunner
 
 from makermark.checkpoint import load_checkpoint
 from makermark.cli import app
-from makermark.errors import AudioError, TracerError
+from makermark.errors import AudioError, CalibrationError, TracerError
+from makermark.reporting import tracer_line
 from makermark.tracing import Tracer, read_gallery
+from makermark.tracing.calibrating import Clips, Lines
 from makermark.tracing.hearing import speech_seconds, windows
+from makermark.tracing.kept import read_kept, write_none
 from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs
 from makermark.vectors import read_embeddings
 from tests_support import tone
@@ -215,3 +218,26 @@ def test_a_gallery_goes_from_one_project_to_another(world, tmp_path):
 def test_compare_says_a_ratio(world):
     done = command(world, "compare", world.of("slow")[0], world.of("fast")[0], "--json")
     assert {"log10_lr", "posterior_same", "prior_same"} <= set(json.loads(done.stdout))
+
+
+def test_dev_without_a_system_of_train_teaches_nothing_and_is_told_where_the_tracer_would_be(world, tmp_path):
+    kept = read_kept(world.folder / "models/tracer", model_sha256=world.made.tracer.model_sha256, dim=8)
+    fast = (kept.dev.rows["system"] == "fast").to_numpy()
+    strange = Clips(kept.dev.rows[fast].reset_index(drop=True), kept.dev.vectors[fast])
+    with pytest.raises(CalibrationError, match="no clip of a system of train") as told:
+        Lines(strange, kept.gallery, prior=0.5, seed=0)
+    shutil.copytree(world.folder / "models", tmp_path / "models")
+    write_none(tmp_path / "models/tracer", str(told.value))
+    with pytest.raises(TracerError, match=r"models/tracer: dev holds no clip"):
+        Tracer.load(tmp_path / "models")
+    assert "No tracer: dev holds no clip" in tracer_line({"reason": str(told.value)})
+
+
+def test_the_figures_of_test_are_a_sentence(world):
+    figures = measure(world.made.tracer, world.made.test, bootstrap_samples=0, seed=0)
+    said = tracer_line({"test": figures})
+    assert f"named right {figures['whole']['seen_correct_percent']:.1f} %" in said
+    unseen = (world.made.test.rows["system"] == "fast").to_numpy()
+    strange = Clips(world.made.test.rows[unseen].reset_index(drop=True), world.made.test.vectors[unseen])
+    none = tracer_line({"test": measure(world.made.tracer, strange, bootstrap_samples=0, seed=0)})
+    assert "named right -" in none
