@@ -119,7 +119,7 @@ def test_the_command_line_registers_a_further_version_and_traces_by_its_alias(wo
     assert "tones version 1" in told.stdout
     again = CliRunner().invoke(app, ["register", "--alias", "next", "--name", "tones"])
     assert "tones version 2" in again.stdout
-    assert client(world).get_model_version_by_alias("tones", "next").version == "2"
+    assert int(client(world).get_model_version_by_alias("tones", "next").version) == 2
     clip = str(world.of("slow")[0])
     traced = CliRunner().invoke(app, ["trace", "--model", "models:/tones@next", clip, "--json"])
     assert json.loads(traced.stdout)["model_sha256"] == world.made.tracer.model_sha256

@@ -129,7 +129,7 @@ def _signature(prior_known: float) -> Any:
         [
             *(ColSpec(DataType.string, name) for name in texts),
             *(ColSpec(DataType.double, name, required=False) for name in figures),
-            ColSpec(Array(AnyType()), "candidates"),
+            ColSpec(Array(AnyType()), "candidates"),  # type: ignore[no-untyped-call]
         ]
     )
     return ModelSignature(

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 
-class ServedTracer(PythonModel):  # type: ignore[misc]
+class ServedTracer(PythonModel):
     """A tracer that MLflow asks."""
 
     def load_context(self, context: Any) -> None:

@@ -139,9 +139,11 @@ class Tracer:
 
     def with_priors(self, *, known: float | None = None, same: float | None = None) -> Tracer:
         """The same tracer with other priors, where they are given; raises TracerError for one that is none."""
-        given = {"prior_known": known, "prior_same": same}
+        s = self.settings
         settings = dataclasses.replace(
-            self.settings, **{name: value for name, value in given.items() if value is not None}
+            s,
+            prior_known=s.prior_known if known is None else known,
+            prior_same=s.prior_same if same is None else same,
         )
         return Tracer(self._hearing, self.gallery, self._lines, settings)
 

@@ -21,9 +21,18 @@ def download(uri: str, folder: Path, *, start: Path) -> Path:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         where = tracking_uri(start)
-        found = download_artifacts(
-            artifact_uri=uri, dst_path=str(folder), tracking_uri=where, registry_uri=where
-        )
+        found = download_artifacts(artifact_uri=_place(uri, where), dst_path=str(folder), tracking_uri=where)
     except Exception as error:
         raise TrackingError(f"{uri}: MLflow {reason(error)}") from error
     return Path(found)
+
+
+def _place(uri: str, where: str) -> str:
+    """Where the files of a registered model lie: MLflow itself would look in the store of the current folder."""
+    if not uri.startswith("models:/"):
+        return uri
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=where, registry_uri=where)
+    return str(client.get_model_version_download_uri(*get_model_name_and_version(client, uri)))
