@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import yaml
 from matplotlib.image import imread
-from test_tracer import CONTENT, tracer, world  # noqa: F401  a fixture is used by its name
 from typer.testing import CliRunner
 
 from makermark.attributing import METHODS
@@ -19,15 +18,16 @@ from makermark.cli import app
 from makermark.corpora.rows import Manifest, read_manifest, write_manifest
 from makermark.errors import AudioError, ManifestError, TracerError
 from makermark.reporting.attribution import plot_attribution
-from makermark.tracing import explain_clip
 from makermark.tracing.explained import PARTS, by_part, chosen_clips, explain_test, figures_of, of_systems
+from makermark.tracing.explaining import explain_clip
+from tracing_support import CONTENT
 
 EXPLAIN = {"clips_per_system": 2, "longest_seconds": 0.6, "draws": 2, "seed": 0}
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def manifest_path(world, tmp_path_factory):  # noqa: F811
+def manifest_path(world, tmp_path_factory):
     """The world's audio as a manifest: what was train's in test as well, of all three systems."""
     rows = [
         {"utterance_id": name, "path": path.name, "system": name.split("-")[1], "duration_s": 1.0,
@@ -48,7 +48,7 @@ def manifest(manifest_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_clip_is_laid_out_with_its_axes_and_its_score(world, tracer, method):  # noqa: F811
+def test_a_clip_is_laid_out_with_its_axes_and_its_score(world, tracer, method):
     path = world.of("slow")[0]
     told = explain_clip(tracer, path, system="slow", method=method, draws=2)
     frames = 1 + soundfile.info(path).frames // 160
@@ -68,7 +68,7 @@ def test_a_clip_is_laid_out_with_its_axes_and_its_score(world, tracer, method): 
         assert told.attribution.min() >= 0
 
 
-def test_a_stretch_is_explained_as_a_clip_of_its_own(world, tracer):  # noqa: F811
+def test_a_stretch_is_explained_as_a_clip_of_its_own(world, tracer):
     samples, rate = soundfile.read(world.of("slow")[0], dtype="float32")
     part = explain_clip(tracer, (samples, rate), system="slow", start_s=0.25, longest_s=0.5, draws=1)
     alone = explain_clip(tracer, (samples[4000:12000], rate), system="slow", draws=1)
@@ -77,7 +77,7 @@ def test_a_stretch_is_explained_as_a_clip_of_its_own(world, tracer):  # noqa: F8
     assert len(part.times_s) == 51
 
 
-def test_what_cannot_be_asked_says_so(world, tracer):  # noqa: F811
+def test_what_cannot_be_asked_says_so(world, tracer):
     path = world.of("slow")[0]
     with pytest.raises(TracerError, match="'nobody' is not in the gallery"):
         explain_clip(tracer, path, system="nobody")
@@ -89,14 +89,14 @@ def test_what_cannot_be_asked_says_so(world, tracer):  # noqa: F811
         explain_clip(tracer, path, system="slow", method="guess")
 
 
-def test_the_tracer_hears_as_before(world, tracer):  # noqa: F811
+def test_the_tracer_hears_as_before(world, tracer):
     path = world.of("slow")[0]
     before = tracer.trace(path)
     explain_clip(tracer, path, system="slow", draws=1)
     assert tracer.trace(path) == before
 
 
-def test_clips_of_test_are_explained_and_measured(tracer, manifest):  # noqa: F811
+def test_clips_of_test_are_explained_and_measured(tracer, manifest):
     explained = explain_test(tracer, manifest, **EXPLAIN)
     assert explained.systems.tolist() == ["middle", "middle", "slow", "slow"]
     assert set(explained.deletions) == {(m, u) for m in METHODS for u in ("cells", "frames")}
@@ -122,14 +122,14 @@ def test_parts_of_time_hold_all_of_it_in_order():
     assert (found[0], found[-1], found.sum()) == (3.0, 6.0, 9.0)
 
 
-def test_only_systems_of_the_gallery_are_chosen(tracer, manifest):  # noqa: F811
+def test_only_systems_of_the_gallery_are_chosen(tracer, manifest):
     assert set(chosen_clips(tracer, manifest, clips_per_system=99, seed=0)["system"]) == {"middle", "slow"}
     others = Manifest("test", manifest.root, manifest.rows[manifest.rows["system"] == "fast"])
     with pytest.raises(ManifestError, match="nothing to explain"):
         chosen_clips(tracer, others, clips_per_system=1, seed=0)
 
 
-def test_the_command_writes_figures_and_pictures(world, manifest_path, tmp_path, monkeypatch):  # noqa: F811
+def test_the_command_writes_figures_and_pictures(world, manifest_path, tmp_path, monkeypatch):
     shutil.copytree(world.folder / "models", tmp_path / "models")
     (tmp_path / "data/corpus").mkdir(parents=True)
     shutil.copy(manifest_path, tmp_path / "data/corpus/manifest.parquet")

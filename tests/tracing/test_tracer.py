@@ -20,17 +20,6 @@ from makermark.tracing.kept import read_kept, write_none
 from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs
 from makermark.vectors import read_embeddings
 from tests_support import tone
-from tracing_support import make_world
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def tracer(world):
-    return Tracer.load(world.folder / "models")
 
 
 def test_a_file_has_the_vector_that_the_embed_stage_gave_it(world, tracer):
