@@ -19,7 +19,7 @@ from makermark.embedding import Vectors
 from makermark.errors import AudioError, TracerError
 from makermark.scoring.calibration import posterior
 from makermark.scoring.fusion import unit
-from makermark.tracing.calibrating import Calibrated, Lines, calibrate, family_names
+from makermark.tracing.calibrating import Calibrated, Clips, Lines, calibrate, family_names
 from makermark.tracing.gallery import Gallery, read_gallery
 from makermark.tracing.hearing import Hearing, pieces, speech_seconds, windows
 from makermark.tracing.kept import Settings, at_hand, read_kept
@@ -64,12 +64,20 @@ class Tracer:
     - `gallery`: what can be named
     - `settings`: priors, promises and lengths
     - `model_sha256`: of the weights
+    - `description`: what the checkpoint says of itself
+    - `rate_hz`: of the waveforms that the model hears
     """
 
     def __init__(self, hearing: Hearing, gallery: Gallery, lines: Lines, settings: Settings) -> None:
         self._hearing, self._lines = hearing, lines
         self.gallery, self.settings = gallery, settings
         self.model_sha256 = gallery.model_sha256
+        self.description, self.rate_hz = hearing.description, hearing.rate_hz
+
+    @property
+    def dev(self) -> list[Clips]:
+        """Dev's clips at each length, that all was learned from."""
+        return self._lines.parts
 
     @classmethod
     def load(
@@ -126,9 +134,21 @@ class Tracer:
         """The same model and dev, other systems: calibrated anew."""
         return Tracer(self._hearing, gallery, self._lines, self.settings)
 
+    def with_settings(self, **changes: float) -> Tracer:
+        """The same with other settings, by their names in Settings; what they do not touch is not learned again."""
+        return Tracer(self._hearing, self.gallery, self._lines, dataclasses.replace(self.settings, **changes))  # type: ignore[arg-type]
+
     def trace(self, audio: Audio) -> Trace:
         """Who made this clip; raises AudioError for what cannot be heard."""
-        return self.judge(*self._hear([_named(audio)]))
+        return self.judge(_named(audio)[0], self.hear(audio))
+
+    def hear(self, audio: Audio) -> Heard:
+        """What is judged of a clip: its vector and those of its windows; raises AudioError."""
+        return self._listen([self.waveform(audio)])[0]
+
+    def waveform(self, audio: Audio) -> Samples:
+        """The samples (T,) that the model hears of a clip, at `rate_hz`; raises AudioError."""
+        return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
 
     def trace_all(
         self, files: Sequence[Path], *, workers: int = 2, failed: Callable[[Path, str], None]
@@ -155,7 +175,7 @@ class Tracer:
                 f"system {name!r}: {len(files)} clip; give {MIN_CLIPS} or more, better 5 or more"
             )
         named = [_named(each) for each in files]
-        waveforms = [self._waveform(audio) for _, audio in named]
+        waveforms = [self.waveform(audio) for _, audio in named]
         heard = self._listen(waveforms)
         for (clip, _), each in zip(named, heard, strict=True):
             if each.speech_s < self.settings.min_speech_seconds:
@@ -168,7 +188,7 @@ class Tracer:
 
     def compare(self, a: Audio, b: Audio) -> Comparison:
         """Whether one system made both clips, whichever it is; raises AudioError."""
-        first, second = self._listen([self._waveform(audio) for _, audio in (_named(a), _named(b))])
+        first, second = self._listen([self.waveform(audio) for _, audio in (_named(a), _named(b))])
         cosine = float(first.vector @ second.vector)
         speech = (first.speech_s, second.speech_s)
         llr = self._lines.pair_llrs(np.array([cosine]), np.array([min(speech)]))
@@ -245,13 +265,6 @@ class Tracer:
             Window(start, end, told.kinds[w], told.names[w], self.gallery.systems[best[w]], float(ratios[w]))
             for w, (start, end) in enumerate(heard.spans_s)
         ]
-
-    def _hear(self, named: list[tuple[str, Audio]]) -> tuple[str, Heard]:
-        ((name, audio),) = named
-        return name, self._listen([self._waveform(audio)])[0]
-
-    def _waveform(self, audio: Audio) -> Samples:
-        return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
 
     def _try_to_read(self, path: Path) -> Samples | AudioError:
         try:
