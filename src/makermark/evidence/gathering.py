@@ -7,19 +7,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
+from makermark.audio import Samples
 from makermark.corpora.making import MANIFEST
 from makermark.corpora.rows import Manifest, read_manifest
-from makermark.errors import FilesError, ManifestError
+from makermark.errors import AttributionError, FilesError, ManifestError
 from makermark.evidence.changing import Changes, changes
 from makermark.evidence.nearest import Neighbour, listen, nearest
 from makermark.evidence.plane import Plane, place
 from makermark.evidence.provenance import provenance
 from makermark.evidence.sounds import Spectrogram, playable, spectrogram
-from makermark.tracing import Trace, Tracer
+from makermark.tracing import Explanation, Trace, Tracer, explain_clip
 from makermark.tracing.tracer import Audio
 from makermark.tracing.verdict import LOG10
 
 CORPUS = Path("data/corpus")
+EXPLAINED_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Clip:
 class Evidence:
     """Everything about one clip. `trace` is what `Tracer.trace` answers; `made_at` is UTC, ISO 8601.
 
+    - explanation: what of the clip speaks for its nearest system; None where that cannot be told, and explanation_note
+      says why
     - neighbours_note: why sounds of the gallery are missing altogether, else empty
     - bounds_log10: the smallest and the largest ratio that dev can vouch for
     - provenance: a heading, and under it what was used, by name; settings: of the tracer
@@ -53,6 +57,8 @@ class Evidence:
     clip: Clip
     made_at: str
     spectrogram: Spectrogram
+    explanation: Explanation | None
+    explanation_note: str
     neighbours: list[Neighbour]
     neighbours_note: str
     plane: Plane
@@ -62,23 +68,29 @@ class Evidence:
     settings: dict[str, float]
 
 
-def gather(tracer: Tracer, audio: Audio, *, corpus: Path | None = CORPUS, name: str = "") -> Evidence:
+def gather(
+    tracer: Tracer, audio: Audio, *, corpus: Path | None = CORPUS, name: str = "", explain: bool = True
+) -> Evidence:
     """The evidence on one clip; raises AudioError for what cannot be heard.
 
     `corpus` is the folder of the corpus that the model was trained on: without it, or where it is None, there is
     nothing to listen to but the clip. `name` stands for the clip in what people read, else its file's name does.
+    Without `explain` it is not asked what speaks for the nearest system, which takes longer than all the rest.
     """
     waveform = tracer.waveform(audio)
     heard = tracer.hear((waveform, tracer.rate_hz))
     trace = tracer.judge(_name(audio), heard)
     manifest, note = _manifest(corpus)
     runner_up = trace.candidates[1].system if len(trace.candidates) > 1 else trace.candidates[0].system
+    explanation, why_not = _explanation(tracer, waveform, trace.candidates[0].system, explain=explain)
     near = nearest(tracer.gallery, heard.vector, runner_up=runner_up)
     return Evidence(
         trace=trace if not name else replace(trace, file=name),
         clip=_clip(audio, name, playable(waveform, tracer.rate_hz), manifest),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         spectrogram=spectrogram(waveform, tracer.rate_hz),
+        explanation=explanation,
+        explanation_note=why_not,
         neighbours=listen(near, manifest, rate_hz=tracer.rate_hz),
         neighbours_note=note,
         plane=place(tracer.gallery, heard.vector, heard.window_vectors),
@@ -101,6 +113,19 @@ def _manifest(corpus: Path | None) -> tuple[Manifest | None, str]:
         return read_manifest(corpus / MANIFEST), ""
     except (FilesError, ManifestError) as error:
         return None, str(error)
+
+
+def _explanation(
+    tracer: Tracer, waveform: Samples, system: str, *, explain: bool
+) -> tuple[Explanation | None, str]:
+    """What speaks for a system, or why that is not told."""
+    if not explain:
+        return None, "it was not asked for"
+    try:
+        told = explain_clip(tracer, (waveform, tracer.rate_hz), system=system, longest_s=EXPLAINED_SECONDS)
+    except AttributionError as error:
+        return None, str(error)
+    return told, ""
 
 
 def _clip(audio: Audio, name: str, sound: bytes, manifest: Manifest | None) -> Clip:

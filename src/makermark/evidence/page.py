@@ -12,10 +12,10 @@ from itertools import groupby, pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from makermark.evidence import words
+from makermark.evidence import looked, sounds, words
 from makermark.evidence.gathering import Evidence
 from makermark.evidence.plane import Plane
-from makermark.evidence.sounds import LONGEST_SECONDS, MEDIA_TYPE, RANGE_DB, Spectrogram, png
+from makermark.evidence.sounds import LONGEST_SECONDS, MEDIA_TYPE, RANGE_DB
 from makermark.reporting.style import COLOURS
 from makermark.tracing.verdict import FAMILY, ONE, TOO_LITTLE, UNKNOWN, Window, ratio
 
@@ -53,7 +53,8 @@ def html_report(evidence: Evidence) -> str:
     environment.filters |= {"percent": percent, "uri": data_uri, "clock": clock}
     told = evidence.trace
     shown = max(SHOWN, *(place + 1 for place, each in enumerate(told.candidates) if each.in_set), 0)
-    colours = colours_of(evidence)
+    colours, explained = colours_of(evidence), evidence.explanation
+    explained_s = float(explained.times_s[-1]) if explained is not None else 0.0
     return environment.get_template("report.html").render(
         evidence=evidence,
         told=told,
@@ -61,7 +62,7 @@ def html_report(evidence: Evidence) -> str:
         headline=words.headline(told),
         meaning=words.meaning(told),
         cautions=list(words.cautions(evidence)),
-        explained=words.explained(told),
+        largest=words.largest(told),
         strength=words.strength,
         ratio=ratio,
         times=words.times,
@@ -72,7 +73,13 @@ def html_report(evidence: Evidence) -> str:
         paths=paths_of(evidence.plane, colours),
         wide=WIDE,
         high=HIGH,
-        spectrogram=spectrogram_png(evidence.spectrogram),
+        spectrogram=sounds.draw(evidence.spectrogram),
+        attribution=looked.draw(explained) if explained is not None else b"",
+        checked=words.checked(explained) if explained is not None else "",
+        colour_for=looked.FOR,
+        colour_against=looked.AGAINST,
+        explained_s=explained_s,
+        explained_seconds=seconds_ticks(explained_s) if explained is not None else [],
         range_db=RANGE_DB,
         seconds=seconds_ticks(evidence.spectrogram.seconds),
         hertz=hertz_ticks(evidence.spectrogram.top_hz),
@@ -89,28 +96,23 @@ def percent(share: float) -> str:
     """Of a probability: two digits that say something, never a 0 or 100 that is not meant."""
     value = 100 * share
     if 0 < value < 0.1:
-        return "under 0.1 %"
+        return "under\u00a00.1\u00a0%"
     if 99.9 < value < 100:
-        return "over 99.9 %"
-    return f"{value:.1f} %"
+        return "over\u00a099.9\u00a0%"
+    return f"{value:.1f}\u00a0%"
 
 
 def clock(seconds: float) -> str:
     """Seconds as people read them: 7.3 s, or 2:05 min."""
     if seconds < 100:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min"
+    return f"{minutes}:{rest:02d}\u00a0min"
 
 
 def data_uri(content: bytes, media_type: str) -> str:
     """Bytes inside a page."""
     return f"data:{media_type};base64,{b64encode(content).decode('ascii')}"
-
-
-def spectrogram_png(drawn: Spectrogram) -> bytes:
-    """The picture without its axes."""
-    return png(drawn.level_db, low=-RANGE_DB, high=0, colours="magma")
 
 
 def colours_of(evidence: Evidence) -> dict[str, str]:

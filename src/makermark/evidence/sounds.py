@@ -16,6 +16,7 @@ WINDOW = 512  # samples of a spectrum
 BANDS = 96
 MOST_COLUMNS = 1000
 SHORTEST_HOP = 160  # samples
+SHADES = 32
 RANGE_DB = 70.0  # below the loudest: the darkest
 
 
@@ -58,14 +59,18 @@ def spectrogram(waveform: Samples, rate_hz: int) -> Spectrogram:
     return Spectrogram(level_db.T.astype(np.float32), len(shown) / rate_hz, rate_hz / 2)
 
 
-def png(values: NDArray[np.floating], *, low: float, high: float, colours: str, steps: int = 32) -> bytes:
-    """A picture, one pixel a value, low bands at its foot, in a colour map of matplotlib; `steps` colours keep it
-    small."""
-    from matplotlib import colormaps
+def as_png(colours: NDArray[np.floating]) -> bytes:
+    """A picture (F, C, 3) of red, green and blue from 0 to 1, one pixel a value, the first row at its foot."""
     from matplotlib.image import imsave
 
-    scaled = np.clip((values - low) / (high - low), 0, 1)
     file = BytesIO()
-    shades = colormaps[colours](np.floor(scaled[::-1] * (steps - 1) + 0.5) / (steps - 1))[..., :3]
-    imsave(file, np.ascontiguousarray(shades), format="png")
+    imsave(file, np.ascontiguousarray(np.round(colours[::-1] * 255).astype(np.uint8)), format="png")
     return file.getvalue()
+
+
+def draw(sound: Spectrogram) -> bytes:
+    """The picture of a spectrogram, dark to bright in SHADES steps, that keep it small; PNG."""
+    from matplotlib import colormaps
+
+    level = np.floor((1 + sound.level_db / RANGE_DB) * (SHADES - 1) + 0.5) / (SHADES - 1)
+    return as_png(colormaps["magma"](level)[..., :3])

@@ -130,6 +130,19 @@ class Tracer:
     def _families(self) -> list[str]:
         return [str(name) for name in family_names(self.gallery.table)]
 
+    @property
+    def hearing(self) -> Hearing:
+        """The model as a function of sound."""
+        return self._hearing
+
+    def direction(self, system: str) -> NDArray[np.float64]:
+        """(D,), of length 1, that a system of the gallery stands for; raises TracerError for any other name."""
+        if system not in self.gallery.systems:
+            raise TracerError(
+                f"system {system!r} is not in the gallery; `makermark gallery list` shows those that are"
+            )
+        return np.asarray(self._directions[self.gallery.systems.index(system)])
+
     def with_gallery(self, gallery: Gallery) -> Tracer:
         """The same model and dev, other systems: calibrated anew."""
         return Tracer(self._hearing, gallery, self._lines, self.settings)
