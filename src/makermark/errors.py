@@ -53,5 +53,9 @@ class TrackingError(MakermarkError):
     """The tracking server cannot be reached or refuses what is sent."""
 
 
+class AttributionError(MakermarkError):
+    """What a network looked at cannot be shown: it reads no filterbank, or Captum is missing."""
+
+
 class TracerError(MakermarkError):
     """A gallery or a tracer is damaged, absent, of another model, or cannot take what it is given."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from makermark import audio, features
 from makermark.audio import Samples
+from makermark.backbones import Backbone
 from makermark.checkpoint import Checkpoint, Description
 from makermark.device import choose_device, choose_precision
 from makermark.embedding import Vectors, embed
@@ -67,6 +68,16 @@ class Hearing:
         if len(mixed) < self._front_end.min_samples:
             raise AudioError(f"samples: too short, {self._front_end.min_samples} at least")
         return mixed
+
+    @property
+    def network(self) -> Backbone:
+        """The backbone, in evaluation mode on its device."""
+        return self._backbone.to(self._device).eval()
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Where its features come from."""
+        return self._front_end
 
     def vectors(self, waveforms: Sequence[Samples]) -> Vectors:
         """(N, D), of whole waveforms, as the embed stage gives them."""

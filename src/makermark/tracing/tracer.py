@@ -122,6 +122,19 @@ class Tracer:
     def _families(self) -> list[str]:
         return [str(name) for name in family_names(self.gallery.table)]
 
+    @property
+    def hearing(self) -> Hearing:
+        """The model as a function of sound."""
+        return self._hearing
+
+    def direction(self, system: str) -> NDArray[np.float64]:
+        """(D,), of length 1, that a system of the gallery stands for; raises TracerError for any other name."""
+        if system not in self.gallery.systems:
+            raise TracerError(
+                f"system {system!r} is not in the gallery; `makermark gallery list` shows those that are"
+            )
+        return np.asarray(self._directions[self.gallery.systems.index(system)])
+
     def with_gallery(self, gallery: Gallery) -> Tracer:
         """The same model and dev, other systems: calibrated anew."""
         return Tracer(self._hearing, gallery, self._lines, self.settings)
@@ -155,7 +168,7 @@ class Tracer:
                 f"system {name!r}: {len(files)} clip; give {MIN_CLIPS} or more, better 5 or more"
             )
         named = [_named(each) for each in files]
-        waveforms = [self._waveform(audio) for _, audio in named]
+        waveforms = [self.waveform(audio) for _, audio in named]
         heard = self._listen(waveforms)
         for (clip, _), each in zip(named, heard, strict=True):
             if each.speech_s < self.settings.min_speech_seconds:
@@ -168,7 +181,7 @@ class Tracer:
 
     def compare(self, a: Audio, b: Audio) -> Comparison:
         """Whether one system made both clips, whichever it is; raises AudioError."""
-        first, second = self._listen([self._waveform(audio) for _, audio in (_named(a), _named(b))])
+        first, second = self._listen([self.waveform(audio) for _, audio in (_named(a), _named(b))])
         cosine = float(first.vector @ second.vector)
         speech = (first.speech_s, second.speech_s)
         llr = self._lines.pair_llrs(np.array([cosine]), np.array([min(speech)]))
@@ -248,9 +261,10 @@ class Tracer:
 
     def _hear(self, named: list[tuple[str, Audio]]) -> tuple[str, Heard]:
         ((name, audio),) = named
-        return name, self._listen([self._waveform(audio)])[0]
+        return name, self._listen([self.waveform(audio)])[0]
 
-    def _waveform(self, audio: Audio) -> Samples:
+    def waveform(self, audio: Audio) -> Samples:
+        """What the model hears of a clip (T,); raises AudioError for what cannot be heard."""
         return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
 
     def _try_to_read(self, path: Path) -> Samples | AudioError:
