@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import yaml
 from matplotlib.image import imread
+from test_tracer import CONTENT, tracer, world  # noqa: F401  a fixture is used by its name
 from typer.testing import CliRunner
 
 from makermark.attributing import METHODS
@@ -20,7 +21,6 @@ from makermark.errors import AudioError, ManifestError, TracerError
 from makermark.reporting.attribution import plot_attribution
 from makermark.tracing import explain_clip
 from makermark.tracing.explained import PARTS, by_part, chosen_clips, explain_test, figures_of, of_systems
-from test_tracer import CONTENT, tracer, world  # noqa: F401  a fixture is used by its name
 
 EXPLAIN = {"clips_per_system": 2, "longest_seconds": 0.6, "draws": 2, "seed": 0}
 REPOSITORY = Path(__file__).parents[2]

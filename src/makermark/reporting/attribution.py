@@ -105,7 +105,9 @@ def plot_deletion(
         axes.set_xlabel("deleted, %")
         tidy(axes)
     panels[0].set_ylabel("cosine to the system")
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.02)
+    )
     figure.suptitle(title, fontsize=12, y=1.02)
     save(figure, path)
 
