@@ -74,7 +74,8 @@ def test_integrated_gradients_add_up_to_what_the_likeness_gained(name):
     whole, baseline = whole_and_baseline(likeness, bands)
     assert attribution.shape == (60, BANDS)
     assert abs(whole - baseline) > 0.01  # else nothing is shown
-    assert attribution.sum() == pytest.approx(whole - baseline, abs=0.02 * np.abs(attribution).sum() + 1e-4)
+    tolerance = 0.01 * abs(whole - baseline) + 1e-4
+    assert attribution.sum() == pytest.approx(whole - baseline, abs=tolerance)
 
 
 def test_integrated_gradients_are_the_integral_written_out():
@@ -117,7 +118,7 @@ def test_grad_cam_of_maps_without_bands_is_the_same_for_all_bands_of_a_frame():
     found = grad_cam(likeness, likeness.bands_of(speech_like()))
     assert found.shape == (60, BANDS)
     assert found.max() > 0
-    assert np.ptp(found, axis=1).max() == 0
+    assert np.ptp(found, axis=1).max() < 1e-5 * found.max()  # but for rounding
 
 
 def test_what_cannot_be_explained_says_so():
