@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from makermark import door, tracking
+from makermark.confounds import language_held, readable
 from makermark.distances import as_json, distances_between
 from makermark.files import read_json, write_json
 from makermark.params import read_params
@@ -18,17 +19,16 @@ def main(
     p = read_params(params).probe
     model = read_embeddings(embeddings / "model.arrow")
     part = model.of_split(p.split)
-    result = linear_probe(
-        part.vectors,
-        part.labels["system"].to_numpy(dtype=str),
-        epochs=p.epochs,
-        learning_rate=p.learning_rate,
-        batch_utterances=p.batch_utterances,
-        test_fraction=p.test_fraction,
-        max_per_class=p.max_per_class,
-        min_per_class=p.min_per_class,
-        seed=p.seed,
-    )
+    settings = {
+        "epochs": p.epochs,
+        "learning_rate": p.learning_rate,
+        "batch_utterances": p.batch_utterances,
+        "test_fraction": p.test_fraction,
+        "max_per_class": p.max_per_class,
+        "min_per_class": p.min_per_class,
+        "seed": p.seed,
+    }
+    result = linear_probe(part.vectors, part.systems, **settings)
     title = (
         f"Linear probe on {p.split}: {result.accuracy_percent:.1f} % (chance {result.chance_percent:.1f} %)"
     )
@@ -52,6 +52,8 @@ def main(
             "train_utterances": result.train_utterances,
             "test_utterances": result.test_utterances,
             "left_out": result.left_out,
+            "readable": readable(part, **settings),
+            "same_language": language_held(part, seed=p.seed),
             "frechet": as_json(distances.sets),
         },
     )

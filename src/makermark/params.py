@@ -339,6 +339,22 @@ class TraceParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainParams:
+    """Which clips of test are explained, and how often chance is drawn (tracing.explained)."""
+
+    clips_per_system: int
+    longest_seconds: float
+    draws: int
+    bootstrap_samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "clips_per_system", "draws")
+        _at_least(self, 0, "bootstrap_samples", "seed")
+        _positive(self, "longest_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """All of params.yaml; the flat keys name an experiment."""
 
@@ -366,6 +382,7 @@ class Params:
     probe: ProbeParams
     fuse: FuseParams
     trace: TraceParams
+    explain: ExplainParams
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dim")

@@ -36,6 +36,7 @@ galleries = typer.Typer(help="The systems that a clip can be traced to.", no_arg
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of `makermark`."""
     app.command()(calibrate)
+    app.command()(explain)
     app.command()(trace)
     app.command()(enroll)
     app.command()(compare)
@@ -45,15 +46,27 @@ def add_to(app: typer.Typer) -> None:
 
 def calibrate() -> None:
     """Make the tracer of models/best from dev and judge it on test: once, after make repro."""
-    script = Path("stages/calibrate.py")
+    paths = ["data/corpus/manifest.parquet", "data/embeddings/model.arrow", "models/best", "models/tracer"]
+    _run_script("calibrate", [*paths, "metrics/trace.json", "plots/trace"])
+
+
+def explain() -> None:
+    """Show which bands and moments speak for each system of test: once, after makermark calibrate."""
+    _run_script(
+        "explain", ["data/corpus/manifest.parquet", "models", "metrics/explain.json", "plots/explain"]
+    )
+
+
+def _run_script(name: str, arguments: list[str]) -> None:
+    script = Path(f"stages/{name}.py")
     if not script.exists():
         raise FilesError(
             f"no {script} in this folder; run makermark in the root of a clone of its repository"
         )
-    paths = ["data/corpus/manifest.parquet", "data/embeddings/model.arrow", "models/best", "models/tracer"]
-    command = [sys.executable, str(script), *paths, "metrics/trace.json", "plots/trace"]
     environment = os.environ | {"PYTHONPATH": "src"}
-    if status := subprocess.run(command, env=environment, check=False).returncode:
+    if status := subprocess.run(
+        [sys.executable, str(script), *arguments], env=environment, check=False
+    ).returncode:
         raise typer.Exit(status)
 
 

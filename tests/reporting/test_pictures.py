@@ -105,6 +105,20 @@ def test_histograms_are_densities_whatever_the_widths_of_bins(tmp_path, drawn):
         np.testing.assert_allclose(values * np.diff(edges) * sum(counts), counts)
 
 
+def test_a_set_without_target_trials_can_be_drawn(tmp_path, drawn):
+    edges, pairs = np.array([-1.0, 0.0, 1.0]), np.array([2, 4])
+    reporting.plot_histograms(
+        tmp_path / "x.png",
+        edges=edges,
+        targets=np.zeros(2, np.int64),
+        nontargets=pairs,
+        threshold=None,
+        title="t",
+    )  # a 0 / 0 would be a warning, which is an error here
+    heights = [patch.get_data().values for patch in drawn[0].axes[0].patches]
+    assert all(np.isfinite(values).all() for values in heights)
+
+
 def test_training_curves_show_every_epoch_and_name_the_best(tmp_path, drawn):
     draw_training(tmp_path / "training.png")
     loss, eer, rate = drawn[0].axes

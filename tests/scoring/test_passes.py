@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from makermark.scoring.bins import bin_count, bins_for, keys_of, scores_of
 from makermark.scoring.layout import all_pairs, lay_out
-from makermark.scoring.passes import FEWEST_FINE, fine_steps
+from makermark.scoring.passes import FEWEST_FINE, FINE_PER_TRIAL, fine_steps
 
 finite = st.floats(-1, 1, width=32)
 
@@ -68,10 +68,14 @@ def test_bins_become_fewer_as_systems_become_more():
     assert bin_count(10**9) == 64
 
 
-@given(st.lists(st.integers(-1, 2**31), min_size=1, max_size=8), st.sampled_from([2**12, 2**20, 2**30]))
-def test_fine_counters_cover_every_open_interval_within_their_memory(spans, most_bytes):
-    spans = np.array(spans)
-    shift, size = fine_steps(spans, most_bytes=most_bytes)
+@given(
+    st.lists(st.tuples(st.integers(-1, 2**31), st.integers(2, 2**40)), min_size=1, max_size=8),
+    st.sampled_from([2**12, 2**20, 2**30]),
+)
+def test_fine_counters_cover_every_open_interval_within_their_memory(curves, most_bytes):
+    spans, trials = np.array(curves).T
+    shift, size = fine_steps(spans, trials, most_bytes=most_bytes)
+    assert np.all(size <= np.maximum(FEWEST_FINE, FINE_PER_TRIAL * trials))
     assert np.all(size[spans < 0] == 0)
     wanted = spans >= 0
     assert np.all((size << shift)[wanted] > spans[wanted])

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 from brute_force import Trials, eer_percent, min_dcf
-from hypothesis import assume, given, settings
+from drawn_sets import sets
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
 from makermark.errors import ScoringError
@@ -23,21 +23,6 @@ def clouds(utterances, systems, *, dim=8, spread=1.0, seed=0):
     vectors = rng.normal(size=(systems, dim))[system] + spread * rng.normal(size=(utterances, dim))
     names = np.array([f"system-{number}" for number in system])
     return vectors.astype(np.float32), names, rng.choice(["seen", "unseen"], utterances)
-
-
-@st.composite
-def sets(draw):
-    """Few values, so that ties, duplicates, opposite vectors and scores of -0.0 abound."""
-    count, dim = draw(st.integers(2, 40)), draw(st.integers(1, 5))
-    grid = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0])
-    values = draw(st.sampled_from([grid, st.floats(-4, 4, width=16)]))
-    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
-    vectors = draw(hnp.arrays(dtype, (count, dim), elements=values))
-    vectors[(vectors.astype(np.float32) == 0).all(axis=1), 0] = 1.0
-    systems = draw(hnp.arrays("U1", count, elements=st.sampled_from("abcd")))
-    strata = draw(st.none() | hnp.arrays("U1", count, elements=st.sampled_from("xyz")))
-    assume(1 < len(set(systems.tolist())) < count)
-    return vectors, systems, strata
 
 
 @settings(deadline=None, max_examples=200)
@@ -240,6 +225,54 @@ def test_vectors_that_are_not_finite_are_refused(value):
     vectors[7, 2] = value
     with pytest.raises(ScoringError, match=rf"row 7 \(system '{systems[7]}'\) holds NaN or infinity"):
         score_set(vectors, systems, **PLAIN)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets(), st.data(), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_one_number_that_is_not_finite_anywhere_is_refused_and_its_row_named(given_set, data, value):
+    vectors, systems, strata = given_set
+    row, column = (data.draw(st.integers(0, size - 1)) for size in vectors.shape)
+    vectors[row, column] = value
+    with pytest.raises(
+        ScoringError, match=rf"1 of {len(vectors)} vectors .* row {row} .* holds NaN or infinity"
+    ):
+        score_set(vectors, systems, strata, **PLAIN)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets(), st.sampled_from([2, 2048]))
+def test_copies_of_every_utterance_score_as_brute_force_has_it(given_set, sample_utterances):
+    """Three of each, one of them under another system's name: pairs of cosine 1 of both kinds, ties everywhere."""
+    vectors, systems, _ = given_set
+    other = np.where(systems == systems[0], systems[systems != systems[0]][0], systems[0])
+    vectors, systems = np.concatenate([vectors] * 3), np.concatenate([systems, systems, other])
+    scores = score_set(vectors, systems, **PLAIN, sample_utterances=sample_utterances)
+    trials = Trials(vectors, systems)
+    assert scores.eer_micro_percent == pytest.approx(trials.micro(), abs=1e-9)
+    assert scores.eer_macro_percent == pytest.approx(np.mean(list(trials.by_system().values())), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets())
+def test_the_sign_of_a_zero_does_not_matter(given_set):
+    vectors, systems, strata = given_set
+    once = score_set(vectors, systems, strata, **PLAIN)
+    again = score_set(np.where(vectors == 0, -vectors, vectors), systems, strata, **PLAIN)
+    assert as_metrics(again) == as_metrics(once)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets())
+def test_one_kind_of_trial_is_refused_and_a_stratum_of_one_kind_has_none(given_set):
+    vectors, systems, _ = given_set
+    with pytest.raises(ScoringError, match="no non-target trial"):
+        score_set(vectors, np.full(len(vectors), "a"), **PLAIN)
+    with pytest.raises(ScoringError, match="no target trial"):
+        score_set(vectors, np.arange(len(vectors)), **PLAIN)
+    for name, part in score_set(vectors, systems, systems, **PLAIN).strata.items():
+        assert part.nontarget_trials == 0
+        assert part.target_trials == np.sum(systems == name) * (np.sum(systems == name) - 1) // 2
+        assert part.eer_micro_percent is part.eer_macro_percent is part.auc is part.det is None
 
 
 def test_a_vector_of_zeros_is_refused():

@@ -60,6 +60,11 @@ class Likeness(nn.Module):
         self.register_buffer("direction", F.normalize(torch.as_tensor(direction).float().to(device), dim=0))
 
     @property
+    def has_maps(self) -> bool:
+        """Whether it has the layer that Grad-CAM reads."""
+        return type(self.network) in LAST_MAPS
+
+    @property
     def last_maps(self) -> nn.Module:
         """The layer whose output is the last with channels, bands and time; raises AttributionError without one."""
         name = LAST_MAPS.get(type(self.network))

@@ -83,6 +83,11 @@ METHODS: dict[str, Callable[[Likeness, Tensor], Map]] = {
 }
 
 
+def methods_for(likeness: Likeness) -> list[str]:
+    """The names of those METHODS that this network allows."""
+    return [name for name in METHODS if name != "grad_cam" or likeness.has_maps]
+
+
 def _as_map(found: Tensor) -> Map:
     return np.ascontiguousarray(found.detach().float().cpu().numpy())
 

@@ -2,5 +2,6 @@
 
 from makermark.probing.linear import ProbeResult, linear_probe
 from makermark.probing.map import umap_map
+from makermark.probing.within import WithinResult, probe_within
 
-__all__ = ["ProbeResult", "linear_probe", "umap_map"]
+__all__ = ["ProbeResult", "WithinResult", "linear_probe", "probe_within", "umap_map"]

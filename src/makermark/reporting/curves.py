@@ -88,7 +88,7 @@ def plot_histograms(
         ("one system (target)", targets, COLOURS[0]),
     )
     for name, counts, colour in kinds:
-        density = counts / counts.sum() / np.diff(edges)
+        density = counts / max(counts.sum(), 1) / np.diff(edges)
         axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
         axes.stairs(density, edges, color=colour, linewidth=1.5, label=f"{name}: {counts.sum():,} pairs")
     if threshold is not None:

@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
-from sklearn.covariance import LedoitWolf
-from sklearn.neighbors import NearestNeighbors
 
 from makermark.scoring.fusion import unit
 
@@ -36,6 +33,8 @@ class Speech:
 
 def msp(train: Speech, judged: Speech) -> Numbers:
     """The largest softmax probability (Hendrycks & Gimpel 2017)."""
+    from scipy.special import softmax
+
     return np.asarray(softmax(judged.logits, axis=1).max(axis=1))
 
 
@@ -46,6 +45,8 @@ def max_logit(train: Speech, judged: Speech) -> Numbers:
 
 def energy(train: Speech, judged: Speech) -> Numbers:
     """log sum exp of the logits, the negative free energy at temperature 1 (Liu et al. 2020)."""
+    from scipy.special import logsumexp
+
     return np.asarray(logsumexp(judged.logits, axis=1))
 
 
@@ -54,6 +55,8 @@ def mahalanobis(train: Speech, judged: Speech) -> Numbers:
 
     One covariance, of the deviations within systems, shrunk after Ledoit and Wolf (2004).
     """
+    from sklearn.covariance import LedoitWolf
+
     names, column = np.unique(train.systems, return_inverse=True)
     means = np.stack([train.vectors[column == number].mean(axis=0) for number in range(len(names))])
     shared = LedoitWolf(assume_centered=True).fit(train.vectors - means[column])
@@ -65,6 +68,8 @@ def mahalanobis(train: Speech, judged: Speech) -> Numbers:
 
 def knn(train: Speech, judged: Speech) -> Numbers:
     """Minus the distance to the NEIGHBOURS-th nearest training utterance, all at length 1 (Sun et al. 2022)."""
+    from sklearn.neighbors import NearestNeighbors
+
     count = min(NEIGHBOURS, len(train.vectors))
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(unit(train.vectors))
     distances, _ = search.kneighbors(unit(judged.vectors))

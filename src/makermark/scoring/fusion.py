@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 Vectors = NDArray[np.floating[Any]]
 Weights = NDArray[np.float64]
@@ -48,6 +44,9 @@ def project(
     LDA is solved with Ledoit-Wolf shrinkage of the covariance within systems, which stays sound where
     dimensions outnumber what the utterances can tell; it has at most systems - 1 dimensions.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     if projection not in PROJECTIONS:
         raise ValueError(f"unknown projection {projection!r}; it is one of {list(PROJECTIONS)}")
     if projection == "none":
@@ -70,6 +69,9 @@ def learn_weights(
     `max_utterances` utterances, drawn where there are more, both kinds of trial weighing the same. Weights
     below 0 would let a system vote against itself, and are not allowed. Raises ValueError without both kinds.
     """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     drawn = np.random.default_rng(seed).permutation(len(systems))[:max_utterances]
     first, second = np.triu_indices(len(drawn), k=1)
     cosines = np.stack([(d @ d.T)[first, second] for d in (unit(part[drawn]) for part in parts)], axis=1)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, recall_score
 
 from makermark.scoring.fusion import unit
 
@@ -50,6 +49,8 @@ def identify(logits: Numbers, systems: Sequence[str] | Names, truth: Names) -> I
 
     Utterances of other systems are left out; None if there are no others.
     """
+    from sklearn.metrics import f1_score, recall_score
+
     known = np.isin(truth, systems)
     if not known.any():
         return None

@@ -9,6 +9,9 @@ as non-targets they would be false ones, as targets they would pair each utteran
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 
 from makermark.scoring.kernels import Array, compiled
@@ -21,7 +24,14 @@ Interval = tuple[float, float]
 
 
 def intervals(
-    counts: Array, blocks: Array, first: Array, second: Array, *, samples: int, seed: list[int]
+    counts: Array,
+    blocks: Array,
+    first: Array,
+    second: Array,
+    *,
+    samples: int,
+    seed: list[int],
+    threads: int = 1,
 ) -> tuple[Interval | None, Interval | None]:
     """95 % percentile intervals of (micro, macro) EER, in percent, from rows `blocks` of counts (all, bins).
 
@@ -29,7 +39,8 @@ def intervals(
     without gaps. All systems are drawn `samples` times with replacement; a resample without trials of
     both kinds has no EER and is left out, and None stands for no resample left. Bins are merged until the
     table fits TABLE_BYTES (though FEWEST_BINS stay: 256 C^2 bytes, 134 MB for 724 systems); inside a bin
-    the ROC is taken as straight.
+    the ROC is taken as straight. Memory: that table of C x bins x C float32, and 8 C bytes for each resample; no
+    pair is looked at again. Resamples are shared among `threads`.
     """
     systems = int(second[blocks].max()) + 1
     if samples == 0 or systems < 2:
@@ -42,7 +53,13 @@ def intervals(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(systems, np.full(systems, 1 / systems), size=samples).astype(np.float64)
     micro, macro = np.empty(samples), np.empty(samples)
-    resample(accepted, drawn, micro, macro)
+    cuts = np.linspace(0, samples, threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [
+            pool.submit(resample, accepted, drawn[a:b], micro[a:b], macro[a:b]) for a, b in pairwise(cuts)
+        ]
+        for part in parts:
+            part.result()
     return percentiles(micro), percentiles(macro)
 
 

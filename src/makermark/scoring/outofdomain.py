@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from makermark.scoring.detectors import DETECTORS, Detector, Speech
 from makermark.scoring.intervals import LEVELS, Interval
@@ -96,6 +95,8 @@ def detect(
 
     Intervals: 95 %, by drawing the systems with replacement (utterances of a system are not independent).
     """
+    from sklearn.metrics import average_precision_score
+
     if known.all() or not known.any():
         return Detection(*[None] * 9)
     rates = rates_of(scores, known, correct)

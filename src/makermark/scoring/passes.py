@@ -4,26 +4,22 @@ the bins in which an EER lies, and only at the blocks that have trials there, un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Protocol
 
 import numpy as np
 
+from makermark.errors import ScoringError
 from makermark.scoring import kernels
-from makermark.scoring.bins import TOP_KEY, Bins, scores_of
+from makermark.scoring.bins import TOP_KEY, Bins
 from makermark.scoring.kernels import Array
 from makermark.scoring.layout import Layout
 from makermark.scoring.rates import Bracket, crossing_bin
 
-BATCH_PAIRS = 1 << 21  # pairs that a thread takes at a time
-FINE_BYTES = 1 << 28  # what the fine counters of all threads may take
+FINE_BYTES = 1 << 28  # what the fine counters may take
 MOST_FINE = 1 << 16  # fine counters of one curve and kind
 FEWEST_FINE = 1 << 6
-
-Result = TypeVar("Result")
+FINE_PER_TRIAL = 16  # of those inside a bracket: more cost memory, fewer leave more curves to one more pass
 
 
 @dataclass(frozen=True)
@@ -65,30 +61,32 @@ def curves_of(layout: Layout) -> Curves:
     return Curves(sets, systems, of_block, kinds, set_of_block)
 
 
-def count_pairs(layout: Layout, bins: Bins, *, threads: int) -> Array:
-    """First pass: (blocks, bins) uint32, how many pairs of each block have a score in each bin.
+@dataclass(frozen=True)
+class Open:
+    """Where the curves are not settled, (curves,) each: curve c where low_key[c] <= key <= high_key[c] (nothing if
+    low > high), in size[c] fine counters that span 2^shift[c] keys each (the keys of `bins.keys_of`)."""
 
-    Every block has a row of its own, so that threads share nothing and no order of work shows.
-    """
-    counts = np.zeros((len(layout.blocks), bins.count), np.uint32)
+    low_key: Array
+    high_key: Array
+    shift: Array
+    size: Array
 
-    def work(todo: Iterator[Array]) -> None:
-        for blocks in todo:
-            kernels.count(
-                layout.rows,
-                layout.panels,
-                layout.starts,
-                layout.panel_starts,
-                layout.blocks,
-                blocks,
-                bins.low,
-                bins.cells_per_unit,
-                bins.bin_of_cell,
-                counts,
-            )
+    @property
+    def offset(self) -> Array:
+        """(curves,): the first counter of each curve, where all stand in one row."""
+        return np.asarray(np.cumsum(self.size) - self.size)
 
-    side_by_side(work, batches(layout, np.arange(len(layout.blocks))), threads=threads)
-    return counts
+
+class Pairs(Protocol):
+    """What looks at every pair of a layout: this machine's processor, or a GPU. A pair has one score in all calls."""
+
+    copies: int  # of the fine counters, held by `refine` at a time
+
+    def count(self) -> Array:
+        """(blocks, bins) uint32: how many pairs of each block have a score in each bin."""
+
+    def refine(self, todo: Array, curves: Curves, within: Open) -> Array:
+        """(2, counters) int64: the non-target and target trials of the blocks `todo` in each fine counter."""
 
 
 def tally(curves: Curves, counts: Array) -> Array:
@@ -98,9 +96,7 @@ def tally(curves: Curves, counts: Array) -> Array:
     return tallies
 
 
-def settle(
-    layout: Layout, curves: Curves, counts: Array, tallies: Array, bins: Bins, *, threads: int
-) -> dict[int, Bracket]:
+def settle(pairs: Pairs, curves: Curves, counts: Array, tallies: Array, bins: Bins) -> dict[int, Bracket]:
     """The settled bracket of every curve that has trials of both kinds: from it the EER is exact."""
     floors = bins.floors
     totals = tallies.sum(axis=2)
@@ -114,7 +110,7 @@ def settle(
         (settled if bracket.settled() else unsettled)[curve] = bracket
     while unsettled:
         todo = blocks_inside(curves, counts, bin_of_curve, unsettled)
-        finer = look_again(layout, curves, todo, unsettled, totals, threads=threads)
+        finer = look_again(pairs, curves, todo, unsettled, totals)
         unsettled = {curve: bracket for curve, bracket in finer.items() if not bracket.settled()}
         settled |= {curve: bracket for curve, bracket in finer.items() if bracket.settled()}
     return settled
@@ -144,93 +140,48 @@ def blocks_inside(curves: Curves, counts: Array, bin_of_curve: Array, unsettled:
 
 
 def look_again(
-    layout: Layout,
-    curves: Curves,
-    todo: Array,
-    unsettled: dict[int, Bracket],
-    totals: Array,
-    *,
-    threads: int,
+    pairs: Pairs, curves: Curves, todo: Array, unsettled: dict[int, Bracket], totals: Array
 ) -> dict[int, Bracket]:
-    """One more pass over the blocks `todo`: every unsettled bracket narrowed up to MOST_FINE times."""
+    """One more pass over the blocks `todo`: every unsettled bracket narrowed up to MOST_FINE times.
+
+    Raises ScoringError where the pairs are not those that were counted before.
+    """
     low_key, high_key = np.full(curves.count, 1), np.zeros(curves.count, np.int64)  # low > high: not open
+    trials = np.zeros(curves.count, np.int64)
     for curve, bracket in unsettled.items():
         low_key[curve], high_key[curve] = bracket.low_key, bracket.high_key
-    shift, size = fine_steps(high_key - low_key, most_bytes=FINE_BYTES // (2 * threads))
-    offset = np.cumsum(size) - size
-
-    def work(todo: Iterator[Array]) -> Array:
-        counts = np.zeros((2, size.sum()), np.int64)
-        for blocks in todo:
-            kernels.refine(
-                layout.rows,
-                layout.panels,
-                layout.starts,
-                layout.panel_starts,
-                layout.blocks,
-                blocks,
-                curves.of_block,
-                curves.kinds,
-                scores_of(low_key),
-                scores_of(high_key),
-                low_key,
-                shift,
-                offset,
-                counts,
-            )
-        return counts
-
-    counts = sum(
-        side_by_side(work, batches(layout, todo), threads=threads), np.zeros((2, size.sum()), np.int64)
-    )
+        trials[curve] = bracket.targets_inside + bracket.nontargets_inside
+    shift, size = fine_steps(high_key - low_key, trials, most_bytes=FINE_BYTES // (2 * pairs.copies))
+    within = Open(low_key, high_key, shift, size)
+    counts = pairs.refine(todo, curves, within)
     finer = {}
     for curve, bracket in unsettled.items():
         floors = np.append(bracket.low_key + (np.arange(size[curve]) << shift[curve]), bracket.high_key + 1)
-        nontargets, targets = counts[:, offset[curve] : offset[curve] + size[curve]]
+        start = within.offset[curve]
+        nontargets, targets = counts[:, start : start + size[curve]]
+        found, before = targets.sum(), bracket.targets_inside
+        if (found, nontargets.sum()) != (before, bracket.nontargets_inside):
+            raise ScoringError(
+                f"{found} targets lie where {before} were counted before, or so non-targets: this device gives one "
+                "pair two scores; score on the processor (device: cpu)"
+            )
         finer[curve] = narrow(bracket, targets, nontargets, floors, totals[curve])[1]
     return finer
 
 
-def fine_steps(spans: Array, *, most_bytes: int) -> tuple[Array, Array]:
+def fine_steps(spans: Array, trials: Array, *, most_bytes: int) -> tuple[Array, Array]:
     """(shift, size) of each curve: fine counters that span 2^shift keys each, and how many they are.
 
-    spans (curves,): highest less lowest key, negative for a curve that wants none. No more than MOST_FINE
-    for one curve, and most_bytes (of int64) for all, as long as FEWEST_FINE are left.
+    spans (curves,): highest less lowest key, negative for a curve that wants none; trials (curves,) between them. No
+    more than FINE_PER_TRIAL for a trial and MOST_FINE for one curve, and most_bytes (of int64) for all, as long as
+    FEWEST_FINE are left.
     """
-    fine = MOST_FINE
+    fine = np.clip(FINE_PER_TRIAL * trials, FEWEST_FINE, MOST_FINE)
     while True:
         shift = np.zeros(len(spans), np.int64)
         while np.any(spans >> shift >= fine):
             shift += spans >> shift >= fine
         size = np.where(spans >= 0, (spans >> shift) + 1, 0)
-        if fine == FEWEST_FINE or size.sum() * 8 <= most_bytes:
+        if fine.max() == FEWEST_FINE or size.sum() * 8 <= most_bytes:
             return shift, size
-        fine //= 2
-
-
-def batches(layout: Layout, blocks: Array) -> list[Array]:
-    """Cut a list of blocks where about BATCH_PAIRS pairs are together."""
-    done = np.cumsum(layout.block_pairs()[blocks]) // BATCH_PAIRS
-    return np.split(blocks, np.flatnonzero(np.diff(done)) + 1)
-
-
-def side_by_side(
-    work: Callable[[Iterator[Array]], Result], todo: list[Array], *, threads: int
-) -> list[Result]:
-    """Call `work` in each thread with an iterator that hands every batch to one of them."""
-    queue: SimpleQueue[Array] = SimpleQueue()
-    for batch in todo:
-        queue.put(batch)
-    if threads == 1:
-        return [work(drain(queue))]
-    with ThreadPoolExecutor(threads) as pool:
-        return [call.result() for call in [pool.submit(work, drain(queue)) for _ in range(threads)]]
-
-
-def drain(queue: SimpleQueue[Array]) -> Iterator[Array]:
-    """What is left in the queue, until it is empty."""
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+        fine = np.maximum(fine // 2, FEWEST_FINE)

@@ -13,6 +13,7 @@ from makermark.scoring.bins import Bins, bins_for, scores_of
 from makermark.scoring.intervals import Interval, intervals
 from makermark.scoring.kernels import Array
 from makermark.scoring.layout import Layout, all_pairs, lay_out
+from makermark.scoring.processor import Processor
 from makermark.scoring.results import SetScores, SystemScore
 
 
@@ -25,18 +26,24 @@ def score_set(
     seed: int,
     p_target: float = 0.05,
     threads: int | None = None,
+    device: str = "cpu",
     sample_utterances: int = 2048,
 ) -> SetScores:
     """Score vectors (N, D) with the system and, if given, the stratum (N,) of each.
 
     Neither the order of rows nor the number of threads (NUMBA_NUM_THREADS, or one per core) matters to
     the result. Memory grows with N D and with the square of the number of systems, not with the number
-    of pairs. Up to `sample_utterances` utterances AUC and minDCF are exact too; of a larger set, so many
-    decide how finely scores are binned.
+    of pairs: beside two copies of the vectors, `bins.COUNTERS_BYTES` (128 MB) for the counts of all pairs of
+    systems, `passes.FINE_BYTES` (256 MB) at most where curves are settled, and what `intervals` states. Up to
+    `sample_utterances` utterances AUC and minDCF are exact too; of a larger set, so many decide how finely
+    scores are binned.
+
+    Of a larger set every pair is looked at on `device`: cpu, cuda, or auto (cuda where there is one). A GPU's
+    products may differ from the processor's in the last bit of float32 (see `accelerator`).
 
     Raises ScoringError for vectors without a direction, for a set without target or without non-target
     trials (a stratum may lack either) and for more than `layout.MOST_CHUNKS` systems times strata;
-    ValueError for shapes that do not fit and a p_target outside (0, 1).
+    ParamsError for a device that is not there; ValueError for shapes that do not fit and a p_target outside (0, 1).
     """
     if not 0 < p_target < 1:
         raise ValueError(f"p_target {p_target} is no probability between 0 and 1")
@@ -45,7 +52,9 @@ def score_set(
     threads = threads or int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set as it loads
     bins = bins_for(layout, sample_utterances=sample_utterances)
     curves = passes.curves_of(layout)
-    counts = passes.count_pairs(layout, bins, threads=threads)
+    small = len(layout.system) <= sample_utterances
+    every_pair = pairs_of(layout, bins, device="cpu" if small else device, threads=threads)
+    counts = every_pair.count()
     tallies = passes.tally(curves, counts)
     counted = Counted(
         layout=layout,
@@ -53,14 +62,28 @@ def score_set(
         counts=counts,
         tallies=tallies,
         bins=bins,
-        brackets=passes.settle(layout, curves, counts, tallies, bins, threads=threads),
-        pairs=all_pairs(layout) if len(layout.system) <= sample_utterances else None,
+        brackets=passes.settle(every_pair, curves, counts, tallies, bins),
+        pairs=all_pairs(layout) if small else None,
     )
     whole, *parts = (
-        score_one(counted, which, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target)
+        score_one(
+            counted, which, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target, threads=threads
+        )
         for which in range(curves.sets)
     )
     return replace(whole, strata=dict(zip(layout.strata, parts, strict=True)))
+
+
+def pairs_of(layout: Layout, bins: Bins, *, device: str, threads: int) -> passes.Pairs:
+    """What looks at the pairs: this machine's processor in machine code, or a GPU through torch."""
+    if device != "cpu":
+        from makermark.device import choose_device  # torch takes seconds to import
+        from makermark.scoring.accelerator import Accelerator
+
+        chosen = choose_device(device)
+        if chosen.type == "cuda":
+            return Accelerator(layout, bins, device=chosen)
+    return Processor(layout, bins, threads=threads)
 
 
 def check_trials(layout: Layout) -> None:
@@ -119,7 +142,7 @@ class Counted:
 
 
 def score_one(
-    counted: Counted, which: int, *, bootstrap_samples: int, seed: int, p_target: float
+    counted: Counted, which: int, *, bootstrap_samples: int, seed: int, p_target: float, threads: int
 ) -> SetScores:
     """The scores of set `which`: 0 all, 1 + t stratum t."""
     nontargets, targets = counted.tallies[which]
@@ -147,7 +170,9 @@ def score_one(
     )
     if micro is None:
         return scores
-    micro_ci95, macro_ci95 = intervals_of(counted, which, samples=bootstrap_samples, seed=seed)
+    micro_ci95, macro_ci95 = intervals_of(
+        counted, which, samples=bootstrap_samples, seed=seed, threads=threads
+    )
     *finest, one_score = counted.finest(which)
     auc, auc_error = rates.area(*finest, one_score=one_score)
     cost, cost_error = rates.min_dcf(*finest, one_score=one_score, p_target=p_target)
@@ -189,7 +214,7 @@ def systems_of(counted: Counted, which: int) -> tuple[SystemScore, ...]:
 
 
 def intervals_of(
-    counted: Counted, which: int, *, samples: int, seed: int
+    counted: Counted, which: int, *, samples: int, seed: int, threads: int
 ) -> tuple[Interval | None, Interval | None]:
     """The 95 % intervals of a set's micro and macro EER, in percent, over its own systems."""
     inside = (counted.curves.set_of_block == which) | (which == 0)
@@ -202,4 +227,5 @@ def intervals_of(
         np.searchsorted(present, second),
         samples=samples,
         seed=[seed, which],
+        threads=threads,
     )

@@ -9,12 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from makermark.attributing import METHODS, Deletion, Likeness, band_centres_hz, delete, whole_and_baseline
 from makermark.errors import TracerError
 from makermark.tracing.tracer import Audio, Tracer
 
 LONGEST_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A clip as the network takes it: its likeness to a system as a function of bands (1, T, F); the rest as in
+    Explanation."""
+
+    likeness: Likeness
+    bands: Tensor
+    log_mel: NDArray[np.float32]
+    times_s: NDArray[np.float64]
+    bands_hz: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,29 @@ def explain_clip(
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {list(METHODS)}")
+    clip = lay_out(tracer, audio, system=system, start_s=start_s, longest_s=longest_s)
+    attribution = METHODS[method](clip.likeness, clip.bands)
+    deletion = delete(clip.likeness, clip.bands, attribution, seed=seed, unit=unit, draws=draws)
+    cosine, baseline = whole_and_baseline(clip.likeness, clip.bands)
+    gap = float(attribution.sum(dtype=np.float64)) - (cosine - baseline)
+    return Explanation(
+        system=system,
+        method=method,
+        cosine=cosine,
+        baseline_cosine=baseline,
+        completeness_gap=gap if method == "integrated_gradients" else None,
+        attribution=attribution,
+        log_mel=clip.log_mel,
+        times_s=clip.times_s,
+        bands_hz=clip.bands_hz,
+        deletion=deletion,
+    )
+
+
+def lay_out(
+    tracer: Tracer, audio: Audio, *, system: str, start_s: float = 0.0, longest_s: float = LONGEST_SECONDS
+) -> LaidOut:
+    """The stretch of a clip from `start_s` on, of at most `longest_s` seconds; raises what `explain_clip` does."""
     front_end = tracer.hearing.front_end
     likeness = Likeness(tracer.hearing.network, tracer.direction(system), front_end=front_end.name)
     rate_hz = front_end.sample_rate_hz
@@ -74,20 +110,10 @@ def explain_clip(
             f"nothing to explain from {start_s:g} s on: the clip has {len(waveform) / rate_hz:.1f} s"
         )
     features = front_end.transform([stretch])[0]
-    bands = likeness.bands_of(features)
-    attribution = METHODS[method](likeness, bands)
-    deletion = delete(likeness, bands, attribution, seed=seed, unit=unit, draws=draws)
-    cosine, baseline = whole_and_baseline(likeness, bands)
-    gap = float(attribution.sum(dtype=np.float64)) - (cosine - baseline)
-    return Explanation(
-        system=system,
-        method=method,
-        cosine=cosine,
-        baseline_cosine=baseline,
-        completeness_gap=gap if method == "integrated_gradients" else None,
-        attribution=attribution,
+    return LaidOut(
+        likeness=likeness,
+        bands=likeness.bands_of(features),
         log_mel=features.astype(np.float32),
         times_s=start_s + np.arange(len(features)) / front_end.frames_per_second,
         bands_hz=band_centres_hz(front_end.width, sample_rate_hz=rate_hz),
-        deletion=deletion,
     )
