@@ -87,7 +87,7 @@ def test_what_cannot_be_heard_is_refused(world, tmp_path):
 
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_the_verdict_turns_at_the_prior_that_is_said_and_at_no_other(world, rate):
-    grid = np.unique(np.concatenate([np.logspace(-7, -0.31, 60), 1 - np.logspace(-7, -0.31, 60)]))
+    grid = np.unique(np.concatenate([np.logspace(-7, -0.31, 20), 1 - np.logspace(-7, -0.31, 20)]))
     tracer = world.tracer.with_settings(false_accept_rate=rate)
     others = [tracer.with_settings(prior_known=float(prior)) for prior in grid]
     turned = 0
