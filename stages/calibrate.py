@@ -2,14 +2,7 @@
 
 from pathlib import Path
 
-from makermark import door, tracking
-from makermark.corpora.rows import read_manifest
-from makermark.files import write_json
-from makermark.params import read_params
-from makermark.reporting.tracing import plot_reliability, plot_tippett
-from makermark.tracing.kept import write_kept
-from makermark.tracing.making import make_tracer
-from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs, reliability_of, trials_of
+from makermark import door
 
 
 def main(
@@ -23,6 +16,21 @@ def main(
 ) -> None:
     """Write the tracer of MODEL (a path without suffix) into FOLDER, METRICS, and pictures into PLOTS; add them to the
     model's run."""
+    from makermark import tracking
+    from makermark.corpora.rows import read_manifest
+    from makermark.files import write_json
+    from makermark.params import read_params
+    from makermark.reporting.tracing import plot_reliability, plot_tippett
+    from makermark.tracing.kept import write_kept
+    from makermark.tracing.making import make_tracer
+    from makermark.tracing.measuring import (
+        measure,
+        measure_enrolment,
+        measure_pairs,
+        reliability_of,
+        trials_of,
+    )
+
     p = read_params(params)
     made = make_tracer(p, read_manifest(manifest), embeddings, model)
     tracer, test = made.tracer, made.test

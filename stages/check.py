@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from makermark import door
-from makermark.experiment import check, check_speech
-from makermark.params import read_params
 
 
 def main(params: Path = Path("params.yaml")) -> None:
     """Check that the names, settings and combinations in PARAMS exist and go together."""
+    from makermark.experiment import check, check_speech
+    from makermark.params import read_params
+
     p = read_params(params)
     check(p)
     check_speech(p)

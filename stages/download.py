@@ -5,15 +5,16 @@ from functools import partial
 from pathlib import Path
 
 from makermark import door
-from makermark.corpora import local, reading, recordings
-from makermark.corpora.making import LOOKED, clear_other, make
-from makermark.corpora.splitting import split
-from makermark.params import read_params
-from makermark.tracking.repository import main_repository
 
 
 def main(corpus: Path, bonafide: Path, params: Path = Path("params.yaml")) -> None:
     """Write the corpus that PARAMS name into the folder CORPUS, real human speech into BONAFIDE."""
+    from makermark.corpora import local, reading, recordings
+    from makermark.corpora.making import LOOKED, clear_other, make
+    from makermark.corpora.splitting import split
+    from makermark.params import read_params
+    from makermark.tracking.repository import main_repository
+
     home = main_repository(
         Path.cwd()
     )  # an experiment in a copy has neither the user's audio nor what was seen of it

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from makermark import door
-from makermark.corpora.rows import read_manifest
-from makermark.experiment import embed_experiment
-from makermark.params import read_params
 
 
 def main(
     manifest: Path, features: Path, model: Path, folder: Path, params: Path = Path("params.yaml")
 ) -> None:
     """Write model.arrow, and one file for each of embed.baselines, into FOLDER; MODEL is a path without suffix."""
+    from makermark.corpora.rows import read_manifest
+    from makermark.experiment import embed_experiment
+    from makermark.params import read_params
+
     embed_experiment(read_params(params), read_manifest(manifest), features, model=model, folder=folder)
 
 

@@ -1,25 +1,29 @@
 """Explain clips of test: which bands and moments speak for each system, and whether deleting them matters."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
-from makermark import door, tracking
-from makermark.corpora.rows import read_manifest
-from makermark.files import write_json
-from makermark.params import read_params
-from makermark.reporting.attribution import (
-    plot_band_profiles,
-    plot_deletion,
-    plot_time_profiles,
-    write_band_profiles,
-)
-from makermark.tracing.explained import curves_of, explain_test, figures_of, of_systems
-from makermark.tracing.tracer import Tracer
+from makermark import door
 
 
 def main(
     manifest: Path, models: Path, metrics: Path, plots: Path, params: Path = Path("params.yaml")
 ) -> None:
     """Write METRICS and pictures into PLOTS for the tracer in MODELS; add them to the model's run."""
+    from makermark import tracking
+    from makermark.corpora.rows import read_manifest
+    from makermark.files import write_json
+    from makermark.params import read_params
+    from makermark.reporting.attribution import (
+        plot_band_profiles,
+        plot_deletion,
+        plot_time_profiles,
+        write_band_profiles,
+    )
+    from makermark.tracing.explained import curves_of, explain_test, figures_of, of_systems
+    from makermark.tracing.tracer import Tracer
+
     p = read_params(params)
     tracer = Tracer.load(models, device=p.embed.device)
     explained = explain_test(

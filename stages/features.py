@@ -5,12 +5,6 @@ from itertools import product
 from pathlib import Path
 
 from makermark import door
-from makermark.corpora.bonafide import is_there, read
-from makermark.corpora.rows import read_manifest
-from makermark.features.cache import write_cache
-from makermark.features.writing import remove_other_caches
-from makermark.inputs import BONAFIDE, build_front_end, front_ends_of
-from makermark.params import read_params
 
 
 def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
@@ -18,6 +12,13 @@ def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("para
 
     Those of the speech in BONAFIDE, if there is some, into FOLDER/bonafide.
     """
+    from makermark.corpora.bonafide import is_there, read
+    from makermark.corpora.rows import read_manifest
+    from makermark.features.cache import write_cache
+    from makermark.features.writing import remove_other_caches
+    from makermark.inputs import BONAFIDE, build_front_end, front_ends_of
+    from makermark.params import read_params
+
     p = read_params(params)
     corpora = {folder: read_manifest(manifest)}
     if is_there(bonafide):

@@ -3,12 +3,6 @@
 from pathlib import Path
 
 from makermark import door
-from makermark.files import replacing, write_json
-from makermark.fusing import fuse, gather
-from makermark.judging import judge
-from makermark.params import read_params
-from makermark.reporting.grid import Result, grid_markdown, plot_grid
-from makermark.tracking.repository import main_repository
 
 LEARNED = (
     "Weights were learned on dev: its figures flatter `score_fusion` and `both`. A projection was fitted on train. "
@@ -18,6 +12,13 @@ LEARNED = (
 
 def main(embeddings: Path, metrics: Path, table: Path, params: Path = Path("params.yaml")) -> None:
     """Write METRICS, and a Markdown TABLE with a picture beside it; EMBEDDINGS are those called `this`."""
+    from makermark.files import replacing, write_json
+    from makermark.fusing import fuse, gather
+    from makermark.judging import judge
+    from makermark.params import read_params
+    from makermark.reporting.grid import Result, grid_markdown, plot_grid
+    from makermark.tracking.repository import main_repository
+
     p = read_params(params)
     if not p.fuse.systems:
         write_json(metrics, {"systems": [], "weights": {}, "results": {}})

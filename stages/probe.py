@@ -1,21 +1,29 @@
 """Probe the embeddings: what one linear layer reads from them, and a map of them."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from makermark import door, tracking
-from makermark.confounds import language_held, readable
-from makermark.distances import as_json, distances_between
-from makermark.files import read_json, write_json
-from makermark.params import read_params
-from makermark.probing import linear_probe, umap_map
-from makermark.reporting import plot_confusion, plot_distances, plot_map, plot_training, write_confusion
-from makermark.vectors import Embeddings, read_embeddings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from makermark import door
+
+if TYPE_CHECKING:
+    from makermark.vectors import Embeddings
 
 
 def main(
     embeddings: Path, history: Path, metrics: Path, plots: Path, params: Path = Path("params.yaml")
 ) -> None:
     """Write METRICS and pictures into PLOTS, from EMBEDDINGS/model.arrow; add them to the model's run."""
+    from makermark import tracking
+    from makermark.confounds import language_held, readable
+    from makermark.distances import as_json, distances_between
+    from makermark.files import read_json, write_json
+    from makermark.params import read_params
+    from makermark.probing import linear_probe
+    from makermark.reporting import plot_confusion, plot_distances, plot_training, write_confusion
+    from makermark.vectors import read_embeddings
+
     p = read_params(params).probe
     model = read_embeddings(embeddings / "model.arrow")
     part = model.of_split(p.split)
@@ -65,6 +73,9 @@ def main(
 
 def draw_maps(plots: Path, part: Embeddings, *, neighbours: int, min_dist: float, seed: int) -> None:
     """The map of a split's embeddings, coloured by system and by language."""
+    from makermark.probing import umap_map
+    from makermark.reporting import plot_map
+
     places = umap_map(part.vectors, seed=seed, neighbours=neighbours, min_dist=min_dist)
     for what in ("system", "language"):
         unseen = part.labels.loc[~part.labels[f"{what}_seen"], what].unique()

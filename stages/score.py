@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from makermark import door, tracking
-from makermark.files import write_json
-from makermark.judging import SPLITS, judge
-from makermark.params import read_params
-from makermark.reporting import draw_detectors, draw_pairs
-from makermark.reporting.scores import MODEL
-from makermark.vectors import read_embeddings
+from makermark import door
 
 
 def main(embeddings: Path, metrics: Path, plots: Path, params: Path = Path("params.yaml")) -> None:
     """Write METRICS and pictures into PLOTS, from all Arrow files in EMBEDDINGS (model.arrow and baselines); add
     them to the model's run."""
+    from makermark import tracking
+    from makermark.files import write_json
+    from makermark.judging import SPLITS, judge
+    from makermark.params import read_params
+    from makermark.reporting import draw_detectors, draw_pairs
+    from makermark.reporting.scores import MODEL
+    from makermark.vectors import read_embeddings
+
     p = read_params(params).score
     baselines = sorted(file.stem for file in embeddings.glob("*.arrow") if file.stem != MODEL)
     judged = {

@@ -47,6 +47,18 @@ def test_16_khz_mono_comes_as_it_was_written(suffix, subtype, here):
     np.testing.assert_allclose(waveform, tone(300), atol=1 / 32768)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_16_bit_files_are_read_as_libsndfile_reads_them_bit_for_bit(suffix, channels, here):
+    samples = np.random.default_rng(0).integers(-32768, 32768, (8000, channels), dtype=np.int16)
+    soundfile.write(here / f"a.{suffix}", samples, RATE_HZ, subtype="PCM_16")
+    theirs, _ = soundfile.read(here / f"a.{suffix}", dtype="float32", always_2d=True)
+    expected = theirs[:, 0] if channels == 1 else theirs.mean(axis=1)
+    found = audio.read(here / f"a.{suffix}")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_channels_are_averaged(here):
     channels = np.stack([tone(300), 0.5 * tone(700), np.zeros(RATE_HZ, np.float32)], axis=1)
     soundfile.write(here / "three.wav", channels, RATE_HZ, subtype="FLOAT")

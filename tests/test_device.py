@@ -1,9 +1,11 @@
 """Which processor is chosen, and what is said of one that is not there."""
 
+import os
+
 import pytest
 import torch
 
-from makermark.device import choose_device
+from makermark.device import algorithms, choose_device
 from makermark.errors import ParamsError
 
 
@@ -19,3 +21,15 @@ def test_a_device_that_is_not_there_is_answered_with_those_that_are(monkeypatch)
     with pytest.raises(ParamsError, match=r"'cuda', which this machine does not have; it has \[.*'cpu'\]"):
         choose_device("cuda")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_algorithms_are_chosen_inside_and_as_before_outside(deterministic, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with algorithms(deterministic=deterministic):
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cudnn.deterministic == deterministic
+        assert torch.backends.cudnn.benchmark == (not deterministic)
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from makermark import tracking
 from makermark.corpora.rows import GIVEN, derive_seen
 from makermark.judging import judge
 from makermark.scoring.detectors import DETECTORS
@@ -65,7 +66,7 @@ def test_the_stage_scores_whichever_baselines_lie_beside_the_model(tmp_path, mon
     spec = importlib.util.spec_from_file_location("score_stage", REPOSITORY / "stages/score.py")
     stage = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stage)
-    monkeypatch.setattr(stage.tracking, "open_model_run", lambda *_, **__: NoTracker())
+    monkeypatch.setattr(tracking, "open_model_run", lambda *_, **__: NoTracker())
     write_vectors(tmp_path / "model.arrow", spread=0.5, headed=True)
     write_vectors(tmp_path / "resemblyzer.arrow", spread=2.0, headed=False)
     stage.main(tmp_path, tmp_path / "score.json", tmp_path / "plots", REPOSITORY / "params.yaml")

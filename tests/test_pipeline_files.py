@@ -1,7 +1,10 @@
 """dvc.yaml against the code: every stage depends on the modules that it really imports, and on no others."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,22 @@ def test_a_stage_names_paths_that_exist_in_git_or_come_from_another_stage(stage)
         assert (REPOSITORY / dep).exists() or any(dep == out or dep.startswith(out + "/") for out in made), (
             dep
         )
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "stages").glob("*.py")), ids=lambda path: path.name)
+def test_a_stage_says_what_it_takes_before_it_imports_what_is_heavy(script):
+    run = (
+        "import runpy, sys\n"
+        "for heavy in ('torch', 'pandas', 'sklearn', 'numba', 'matplotlib'): sys.modules[heavy] = None\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run, script], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
 
 
 def test_metrics_stay_in_git():

@@ -116,15 +116,17 @@ def _decode(file: BinaryIO, *, min_seconds: float, max_seconds: float) -> tuple[
         with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
             rate_hz, frames = int(sound.samplerate), int(sound.frames)
             _refuse_duration(frames / rate_hz, min_seconds, max_seconds)
-            samples = sound.read(dtype="float32", always_2d=True)  # (T, channels)
+            whole = sound.subtype == "PCM_16"  # thrice as fast as libsndfile's float32, which is the same
+            samples = sound.read(dtype="int16" if whole else "float32", always_2d=True)  # (T, channels)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"not audio, or damaged ({error.error_string.strip()})") from error
     finally:
         file.seek(0)
     if len(samples) < frames:
         raise AudioError(f"truncated: its header says {frames} samples, {len(samples)} can be read")
+    samples = samples * np.float32(1 / 32768) if whole else samples
     waveform: Samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    finite = np.isfinite(waveform)
+    finite = np.True_ if whole else np.isfinite(waveform)
     if not finite.all():
         raise AudioError(f"NaN or infinite samples: {np.count_nonzero(~finite)} of {len(waveform)}")
     if not waveform.size or waveform.min() == waveform.max():

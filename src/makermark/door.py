@@ -1,4 +1,7 @@
-"""How a stage or command starts and ends: a log on stderr, one line for a user's error, no traceback."""
+"""How a stage or command starts and ends: a log on stderr, one line for a user's error, no traceback.
+
+A stage imports what it runs inside its `main`, so that `--help` and a mistyped argument are answered at once.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def embed(
         for batch, features, lengths in cache.length_batches(
             rows, max_frames=batch_frames, min_frames=backbone.min_frames
         ):
-            same = bool((lengths == lengths[0]).all())
+            same = bool((lengths == features.shape[1]).all())
             given = None if same else torch.from_numpy(lengths.astype(np.int64)).to(device)
             out = backbone(torch.from_numpy(features).to(device), given).float().cpu().numpy()
             if vectors is None:

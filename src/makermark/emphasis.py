@@ -124,6 +124,8 @@ def emphasise(
         seed=params.seed,
         device=device,
         precision=precision,
+        features_on=params.train.features_on,
+        deterministic=params.train.deterministic,
         resume=resume,
         report=report,
     ).history

@@ -192,6 +192,8 @@ def train_experiment(
                 seed=params.seed,
                 device=device,
                 precision=precision,
+                features_on=params.train.features_on,
+                deterministic=params.train.deterministic,
                 resume=resume,
                 report=report,
             )

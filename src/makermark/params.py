@@ -211,6 +211,8 @@ class TrainParams:
     crop_seconds: float
     evaluate_every_epochs: int
     precision: str
+    features_on: str
+    deterministic: bool
     device: str
 
     def __post_init__(self) -> None:
@@ -218,6 +220,7 @@ class TrainParams:
         _at_least(self, 0, "warmup_epochs", "weight_decay")
         _positive(self, "learning_rate", "crop_seconds")
         _one_of(self, "precision", ("auto", "float32", "bfloat16"))
+        _one_of(self, "features_on", ("auto", "host", "device"))
         _one_of(self, "device", ("auto", "cpu", "cuda", "mps"))
         if self.warmup_epochs > self.epochs:
             raise ParamsError(

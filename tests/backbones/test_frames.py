@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from makermark.backbones.frames import frame_mask, normalise_over_time, silence
+from makermark.backbones.frames import frame_mask, normalise_over_time, silence, silence_
 
 
 def test_the_mask_holds_as_many_frames_as_each_length_says() -> None:
@@ -20,6 +20,20 @@ def test_silence_leaves_real_frames_and_clears_the_rest_of_signals_and_images() 
         assert torch.equal(quiet[1, ..., :2], x[1, ..., :2])
         assert not quiet[1, ..., 2:].any()
         assert silence(x, None) is x
+
+
+def test_silence_in_place_is_silence_and_keeps_gradients_right() -> None:
+    for lengths in (torch.tensor([5, 2]), torch.tensor([3, 4]), torch.tensor([5, 5])):
+        for shape in ((2, 3, 5), (2, 3, 4, 5)):
+            x = torch.randn(shape)
+            expected = silence(x, lengths)
+            assert torch.equal(silence_(x, lengths), expected)
+            assert torch.equal(x, expected)
+    asked = torch.randn(2, 3, 5, requires_grad=True)
+    silence_(torch.relu(asked), torch.tensor([5, 2])).sum().backward()
+    assert not asked.grad[1, :, 2:].any()
+    x = torch.randn(2, 3, 5)
+    assert silence_(x, None) is x
 
 
 def test_normalisation_equals_torchs_instance_norm() -> None:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from speechlike import SETTINGS, row, voice
 from makermark.corpora.rows import Manifest
 from makermark.errors import FeatureCacheError
 from makermark.features import FRONT_ENDS
-from makermark.features.cache import FeatureCache, write_cache
+from makermark.features.cache import STEPS_PER_OCTAVE, FeatureCache, write_cache
+from makermark.features.shard import Shard
 
 
 @pytest.fixture
@@ -227,8 +229,9 @@ def test_length_batches_hold_every_utterance_once_whole_and_within_the_limit(any
     seen = []
     for batch, features, lengths in any_cache.length_batches(rows, max_frames=limit):
         assert features.dtype == any_cache.dtype
-        assert features.shape == (len(batch), lengths.max(), any_cache.width)
-        assert features.shape[0] * features.shape[1] <= limit
+        assert features.shape[::2] == (len(batch), any_cache.width)
+        assert lengths.max() <= features.shape[1] <= lengths.max() * (1 + 1 / STEPS_PER_OCTAVE)
+        assert len(batch) == 1 or features.shape[0] * features.shape[1] <= limit
         for place, padded, length in zip(batch, features, lengths, strict=True):
             np.testing.assert_array_equal(padded[:length], any_cache.whole(place))
             assert not padded[length:].any()
@@ -238,13 +241,69 @@ def test_length_batches_hold_every_utterance_once_whole_and_within_the_limit(any
     assert (np.diff(longest_first) >= 0).all()
 
 
+@pytest.mark.parametrize("lengths", ["local", "mlaad"])
+def test_batches_of_whole_utterances_hold_little_padding_and_few_shapes(lengths):
+    """The seconds of the local corpus (about normal, 2.2 to 6.2), and 2 to 8 s evenly as MLAAD's; 10 ms a frame."""
+    rng = np.random.default_rng(0)
+    drawn = {"local": np.clip(rng.normal(3.76, 0.57, 3000), 2.2, 6.2), "mlaad": rng.uniform(2, 8, 5000)}[
+        lengths
+    ]
+    frames = np.round(100 * drawn).astype(np.int32)
+    cache = FeatureCache([silent_shard(frames)], {})
+    batches = [
+        features.shape[:2] for _, features, _ in cache.length_batches(np.arange(len(frames)), max_frames=6000)
+    ]
+    assert 0 <= 1 - frames.sum() / sum(size * length for size, length in batches) < 0.05
+    assert len({length for _, length in batches}) <= 65
+    assert len(set(batches)) < len(batches)
+
+
+def silent_shard(frames):
+    values = np.zeros((int(frames.sum()), 1), np.int16)
+    names = [f"{number:05d}" for number in range(len(frames))]
+    return Shard(
+        path=Path("none"), identity="", checksum=0, quarantine=[], utterance_ids=names, frames=frames, values=values,
+    )  # fmt: skip
+
+
+def test_what_was_read_does_not_stay_in_memory(written, make_front_end, monkeypatch):
+    """Each page that was touched counts as the process's until it is let go; views are read anew afterwards."""
+    monkeypatch.setattr("makermark.features.cache.TOUCHED_BYTES", 1)
+    cache = FeatureCache.open(written / "waveform", make_front_end("waveform").parameters())
+    view = cache.whole(0)
+    said = view.copy()
+    assert resident(view) > 0
+    cache.crops(np.array([1]), frames=10, rng=np.random.default_rng(0))
+    cache.whole(10)
+    assert resident(view) == 0
+    np.testing.assert_array_equal(view, said)
+    cache.verify()
+    assert resident(view) == 0
+
+
+def resident(view):
+    """kB of the mapping that holds `view` which count as this process's, as Linux tells."""
+    address, here = view.__array_interface__["data"][0], False
+    smaps = Path("/proc/self/smaps")
+    if not smaps.exists():
+        pytest.skip("only Linux tells which pages a process holds")
+    for line in smaps.read_text().splitlines():
+        name, *rest = line.split()
+        if "-" in name and ":" not in name:
+            first, last = (int(part, 16) for part in name.split("-"))
+            here = first <= address < last
+        elif here and name == "Rss:":
+            return int(rest[0])
+    raise AssertionError("no mapping holds it")
+
+
 def test_an_utterance_shorter_than_the_network_takes_is_repeated(any_cache):
     longest = int(any_cache.frames.max())
     for batch, features, lengths in any_cache.length_batches(
         np.arange(11), max_frames=10**6, min_frames=longest + 7
     ):
         assert (lengths == longest + 7).all()
-        for place, repeated in zip(batch, features, strict=True):
+        for place, repeated in zip(batch, features[:, : longest + 7], strict=True):
             whole = any_cache.whole(place)
             np.testing.assert_array_equal(repeated, whole[np.arange(longest + 7) % len(whole)])
 

@@ -31,6 +31,7 @@ def test_every_front_end_says_what_it_makes(name, make_front_end):
     assert front_end.parameters()["front_end"] == name
     assert {**SETTINGS[name], **ASIDE}.items() <= {**front_end.parameters(), **ASIDE}.items()
     assert front_end.transform([]) == []
+    assert front_end.samples_at_once >= front_end.min_samples
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)

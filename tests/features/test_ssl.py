@@ -64,6 +64,23 @@ def test_batches_hold_neighbours_in_length_and_no_more_than_allowed(
         np.testing.assert_allclose(one.astype(float), front_end.transform([waveform])[0], atol=2**-8)
 
 
+@pytest.mark.parametrize("lengths", ["local", "mlaad"])
+def test_a_shard_of_whole_utterances_passes_with_little_padding(lengths, encoder_folder):
+    """The seconds of the local corpus (about normal, 2.2 to 6.2), and 2 to 8 s evenly as MLAAD's, gathered as
+    make_shard does."""
+    rng = np.random.default_rng(0)
+    drawn = {"local": np.clip(rng.normal(3.76, 0.57, 512), 2.2, 6.2), "mlaad": rng.uniform(2, 8, 512)}[
+        lengths
+    ]
+    front_end = front_end_of(encoder_folder, batch_seconds=60.0)
+    counts = np.round(16000 * drawn).astype(int)
+    gathered = 1 + np.searchsorted(np.cumsum(counts), front_end.samples_at_once)
+    waveforms = [np.empty(count, np.float32) for count in counts[:gathered]]
+    batches = list(front_end._by_length(waveforms))
+    passed = sum(len(batch) * max(len(waveforms[i]) for i in batch) for batch in batches)
+    assert 0 <= 1 - sum(map(len, waveforms)) / passed < 0.05
+
+
 def test_the_same_model_in_another_folder_reads_the_cache(encoder_folder, corpus, tmp_path):
     write_cache(corpus, front_end_of(encoder_folder), tmp_path / "out", **LIMITS)
     shutil.copytree(encoder_folder, tmp_path / "moved")

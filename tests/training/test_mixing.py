@@ -7,13 +7,14 @@ from torch import nn
 
 from makermark.losses.base import Loss
 from makermark.training.loop import cost
-from makermark.training.mixing import Mixture, mix
+from makermark.training.mixing import Mixture, draw_mixture, mix
 
 
 def test_every_row_is_mixed_with_its_partner_by_its_share():
     rng = np.random.default_rng(3)
     features = torch.from_numpy(rng.standard_normal((5, 7, 2)).astype(np.float16))
-    mixed, partner, share = mix(features, alpha=0.5, rng=np.random.default_rng(0))
+    mixture = draw_mixture(5, alpha=0.5, rng=np.random.default_rng(0))
+    mixed, (partner, share) = mix(features, mixture), mixture
     assert sorted(partner.tolist()) == [0, 1, 2, 3, 4]
     assert mixed.dtype == torch.float32
     for row in range(5):
@@ -26,17 +27,17 @@ def test_every_row_is_mixed_with_its_partner_by_its_share():
 
 def test_samples_of_a_waveform_are_mixed_on_the_scale_of_one():
     features = torch.tensor([[[16384]], [[-32768]]], dtype=torch.int16)
-    mixed, partner, share = mix(features, alpha=0.5, rng=np.random.default_rng(1))
+    partner, share = draw_mixture(2, alpha=0.5, rng=np.random.default_rng(1))
+    mixed = mix(features, Mixture(partner, share))
     own, other = torch.tensor([0.5, -1.0]), torch.tensor([0.5, -1.0])[partner]
     torch.testing.assert_close(mixed[:, 0, 0], share * own + (1 - share) * other)
 
 
 def test_shares_are_beta_and_the_generator_decides_them():
-    features = torch.zeros(20_000, 1, 1)
-    share = mix(features, alpha=0.5, rng=np.random.default_rng(0)).share
+    share = draw_mixture(20_000, alpha=0.5, rng=np.random.default_rng(0)).share
     assert share.mean().item() == pytest.approx(0.5, abs=0.01)
     assert share.var().item() == pytest.approx(1 / 8, abs=0.005)  # of Beta(1/2, 1/2)
-    assert torch.equal(share, mix(features, alpha=0.5, rng=np.random.default_rng(0)).share)
+    assert torch.equal(share, draw_mixture(20_000, alpha=0.5, rng=np.random.default_rng(0)).share)
 
 
 class Told(Loss):
@@ -57,13 +58,12 @@ class Told(Loss):
 def test_the_cost_of_a_batch_is_that_of_its_clean_and_of_its_mixed_half():
     loss, network = Told(), nn.Flatten()
     crops = torch.tensor([[[1.0]], [[2.0]], [[3.0]]])
-    mixture = Mixture(
-        torch.tensor([[[10.0]], [[20.0]], [[30.0]]]), torch.tensor([2, 0, 1]), torch.full((3,), 0.4)
-    )
+    mixture = Mixture(torch.tensor([2, 0, 1]), torch.full((3,), 0.4))
     value = cost(network, loss, crops, torch.tensor([7, 8, 9]), mixture)
-    assert value.item() == 6 + 2 * 60
+    by_hand = [0.4 * 1 + 0.6 * 3, 0.4 * 2 + 0.6 * 1, 0.4 * 3 + 0.6 * 2]
+    assert value.item() == pytest.approx(6 + 2 * sum(by_hand))
     assert loss.clean[1].tolist() == [7, 8, 9]
     embeddings, first, second, share = loss.mixed
-    assert embeddings.flatten().tolist() == [10, 20, 30]
+    assert embeddings.flatten().tolist() == pytest.approx(by_hand)
     assert (first.tolist(), second.tolist()) == ([7, 8, 9], [9, 7, 8])
     assert share.tolist() == pytest.approx([0.4] * 3)

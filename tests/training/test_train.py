@@ -21,7 +21,18 @@ class Killed(BaseException):
 
 
 def run(
-    corpus, folder, *, seed=0, epochs=EPOCHS, loss="ge2e", kill_after=None, identity=None, rate=2e-3, crop=50
+    corpus,
+    folder,
+    *,
+    seed=0,
+    epochs=EPOCHS,
+    loss="ge2e",
+    kill_after=None,
+    identity=None,
+    rate=2e-3,
+    crop=50,
+    features_on="host",
+    deterministic=False,
 ):
     """Train afresh, or go on where `folder` says; returns the outcome and all weights at the end."""
     manifest, cache = corpus
@@ -63,6 +74,8 @@ def run(
         seed=seed,
         device=torch.device("cpu"),
         precision=torch.float32,
+        features_on=features_on,
+        deterministic=deterministic,
         resume=ResumeFile(folder / "resume.safetensors", identity=identity or {"seed": seed}),
         report=report,
     )
@@ -102,6 +115,16 @@ def test_a_run_killed_after_any_epoch_ends_with_the_same_bits(corpus, tmp_path, 
     assert same(weights, undisturbed[1])
     assert same(trained.best.weights, undisturbed[0].best.weights)
     assert [e["loss"] for e in trained.history] == [e["loss"] for e in undisturbed[0].history]
+
+
+def test_features_on_the_device_give_the_same_bits_also_after_a_kill(corpus, tmp_path, undisturbed):
+    with pytest.raises(Killed):
+        run(corpus, tmp_path, kill_after=2, features_on="device")
+    assert same(run(corpus, tmp_path, features_on="device")[1], undisturbed[1])
+
+
+def test_asking_for_the_same_bits_changes_none_on_a_processor(corpus, tmp_path, undisturbed):
+    assert same(run(corpus, tmp_path, deterministic=True)[1], undisturbed[1])
 
 
 def test_a_loss_that_learns_nothing_trains_and_resumes_the_same(corpus, tmp_path):

@@ -38,6 +38,7 @@ class Aasist(Backbone):
     """
 
     front_end = "waveform"
+    capturable = True
     filters: Tensor
 
     def __init__(

@@ -26,6 +26,9 @@ class Backbone(nn.Module):
 
     front_end: ClassVar[str]  # the feature cache it reads, unless `reads` says otherwise
     min_frames: int  # frames, or samples of a waveform
+    capturable: ClassVar[bool] = (
+        False  # its training step never waits for the device nor asks the host for chance
+    )
     starts_pretrained: ClassVar[bool] = False  # it takes the SSL encoder and the settings that `ssl:` names
 
     @classmethod

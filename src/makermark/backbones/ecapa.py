@@ -31,6 +31,7 @@ class Ecapa(Backbone):
     """
 
     front_end = "fbank"
+    capturable = True
     min_frames = 2  # the normalisation over time needs two; whoever has less repeats it
 
     def __init__(self, *, dim: int, width: int, channels: int, pooling: str) -> None:

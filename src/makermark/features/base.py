@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from makermark.audio import Samples
 
 Scalar = str | int | float
+MINUTE = 60 * 16000  # samples at 16 kHz
 Features = NDArray[Any]  # (T, F) in the front end's dtype
 
 
@@ -46,6 +47,10 @@ class FrontEnd(Protocol):
     @property
     def min_samples(self) -> int:
         """The shortest waveform that `transform` takes."""
+
+    @property
+    def samples_at_once(self) -> int:
+        """How much audio `transform` is given at a time, about; it changes the speed, not the features."""
 
     def parameters(self) -> Mapping[str, Scalar]:
         """Everything that decides the features: a cache made with others is refused."""

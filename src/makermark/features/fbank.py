@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from makermark.audio import RESAMPLER, Samples
 from makermark.errors import ParamsError
-from makermark.features.base import Features, Scalar
+from makermark.features.base import MINUTE, Features, Scalar
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,7 @@ class Fbank:
 
     name = "fbank"
     dtype: np.dtype[Any] = np.dtype(np.float16)
+    samples_at_once = MINUTE
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from makermark.features.base import Features, FrontEnd
 
 FORMAT = 1  # goes up when a shard written before can no longer be read, or would hold other features
 KEY = b"makermark"
-BATCH_SAMPLES = 1 << 20  # of audio in memory at once: about a minute at 16 kHz
 
 
 class Row(NamedTuple):
@@ -102,7 +102,7 @@ def make_shard(rows: Sequence[Row], recipe: Recipe) -> pa.Table:
             continue
         utterance_ids.append(row.utterance_id)
         waiting.append(samples)
-        if sum(map(len, waiting)) >= BATCH_SAMPLES:
+        if sum(map(len, waiting)) >= front_end.samples_at_once:
             features += front_end.transform(waiting)
             waiting = []
     features += front_end.transform(waiting)
@@ -130,7 +130,7 @@ def make_shard(rows: Sequence[Row], recipe: Recipe) -> pa.Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A memory-mapped shard: no byte of `values` is read before it is used."""
+    """A memory-mapped shard: no byte of `values` is read before it is used. One made in memory has no `map`."""
 
     path: Path
     identity: str  # of the rows and the recipe it was made of
@@ -139,19 +139,26 @@ class Shard:
     utterance_ids: list[str]
     frames: NDArray[np.int32]  # (N,)
     values: Features  # (T of all N utterances, F), read-only
+    map: mmap.mmap | None = None
 
     def verify(self) -> None:
         """Read every byte; raises FeatureCacheError if one is not what was written."""
         if _checksum(self.utterance_ids, self.frames, self.values) != self.checksum:
             raise _damaged(self.path, "its bytes are not those that were written")
 
+    def let_go(self) -> None:
+        """Give back the memory of what was read; views stay valid, their pages are read again when used."""
+        if self.map is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self.map.madvise(mmap.MADV_DONTNEED)
+
 
 def open_shard(path: Path) -> Shard:
     """Memory-map a shard and see that its parts fit together; raises FeatureCacheError."""
     try:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            batch = reader.get_batch(0) if reader.num_record_batches else None
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(mapped))
+        batch = reader.get_batch(0) if reader.num_record_batches else None
         description = json.loads(reader.schema.metadata[KEY])
         width, dtype = int(description["width"]), np.dtype(description["parameters"]["dtype"])
         if batch is None:
@@ -174,6 +181,7 @@ def open_shard(path: Path) -> Shard:
             utterance_ids=utterance_ids,
             frames=frames,
             values=values.reshape(int(frames.sum(dtype=np.int64)), width),
+            map=mapped,
         )
     except FileNotFoundError:
         raise FeatureCacheError(f"{path}: missing; run the features stage again") from None

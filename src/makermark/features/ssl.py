@@ -14,7 +14,7 @@ import numpy as np
 
 from makermark.audio import RESAMPLER, Samples
 from makermark.errors import ParamsError
-from makermark.features.base import Features, Scalar
+from makermark.features.base import MINUTE, Features, Scalar
 
 if TYPE_CHECKING:
     from makermark.encoders import Architecture, Encoder
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOADING = threading.Lock()  # threads that share a front end share one encoder
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST = 65504.0  # of float16
+SAMPLES_AT_ONCE = 45 * MINUTE  # a shard, 170 MB: of so many utterances neighbours in length are alike
 
 
 class SslFeatures:
@@ -36,6 +37,7 @@ class SslFeatures:
     dtype: np.dtype[Any] = np.dtype(np.float16)
     frames_per_second = 50.0
     sample_rate_hz = 16000
+    samples_at_once = SAMPLES_AT_ONCE
     min_samples = 400  # of one frame of wav2vec 2.0; Whisper would take less
 
     def __init__(self, *, model: str, layer: int | str, batch_seconds: float, device: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from makermark.audio import RESAMPLER, Samples
 from makermark.errors import ParamsError
-from makermark.features.base import Features, Scalar
+from makermark.features.base import MINUTE, Features, Scalar
 
 FULL_SCALE = 32768
 RATE_HZ = 16000
@@ -24,6 +24,7 @@ class Waveform:
     name = "waveform"
     width = 1
     dtype: np.dtype[Any] = np.dtype(np.int16)
+    samples_at_once = MINUTE
     min_samples = 1
 
     def __init__(self, *, sample_rate_hz: int) -> None:

@@ -28,7 +28,7 @@ class AMSoftmax(Loss):
         nn.init.xavier_normal_(self.directions)
 
     def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
-        true = F.one_hot(systems, len(self.directions))  # (B, C)
+        true = systems[:, None] == torch.arange(len(self.directions), device=systems.device)  # (B, C)
         return F.cross_entropy(self.logits(embeddings) - self.scale * self.margin * true, systems)
 
     def logits(self, embeddings: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from makermark.losses.base import Loss, above_zero, full_precision, groups, rows_at, turns, unit
+from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, rows_at, unit
 
 
 class AngularProto(Loss):
@@ -34,10 +34,10 @@ class AngularProto(Loss):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = groups(systems, loss="angularproto")
         with full_precision(embeddings) as x:
-            queries = x[rows_at(turns(batch)[:, None], x.detach(), batch)]  # (R, C, D)
+            queries = x[rows_at(batch.places[:, None], x.detach(), batch)]  # (R, C, D)
             prototypes = batch.member.to(x.dtype).T @ x - queries  # (R, C, D), but for a positive factor
             cosines = unit(queries) @ unit(prototypes).mT  # (R, C, C)
             similarities = (self.log_scale.exp() * cosines + self.bias).flatten(0, 1)  # (R C, C)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Loss(nn.Module):
     """The contract: `loss(embeddings (B, D), systems (B,) int64) -> scalar`, computed in float32 or better.
 
-    The embeddings need not be normalised, and the order of rows carries no meaning.
+    The embeddings need not be normalised, and the order of rows carries no meaning. Instead of the systems it
+    takes what `arrange` made of them beforehand: on an accelerator, counting them in `forward` would mean waiting.
     """
 
     needs_groups: ClassVar[bool]  # whether every system of a batch must bring at least 2 utterances
@@ -29,6 +30,10 @@ class Loss(nn.Module):
     mixing: float = (
         0.0  # above 0: batches are mixed too, with shares from Beta(mixing, mixing); see `of_mixture`
     )
+
+    def arrange(self, systems: Tensor) -> Tensor | Groups:
+        """What `forward` has to know of the systems (B,): they themselves, or their groups."""
+        return groups(systems, loss=type(self).__name__.lower()) if self.needs_groups else systems
 
     def logits(self, embeddings: Tensor) -> Tensor | None:
         """(B, C): what its classifier says of the training systems, without margins; None if it has none."""
@@ -45,15 +50,20 @@ class Loss(nn.Module):
 
 
 class Groups(NamedTuple):
-    """The systems that stand in a batch."""
+    """The systems that stand in a batch; R is how many utterances the largest has."""
 
+    systems: Tensor  # (B,) int64: as given
     column: Tensor  # (B,) int64: which of the batch's systems each utterance belongs to
     counts: Tensor  # (C,) int64: utterances of each
     member: Tensor  # (B, C) bool: whether the utterance belongs to the system
+    places: Tensor  # (R,) int64: 0, 1, ..., R - 1
+    partners: Tensor  # (B, R) int64: the rows of the utterance's system, and from the first again where it has fewer
 
 
-def groups(systems: Tensor, *, loss: str) -> Groups:
-    """The groups of a batch; raises ValueError if a system has a single utterance."""
+def groups(systems: Tensor | Groups, *, loss: str) -> Groups:
+    """The groups of a batch, on its device; raises ValueError if a system has a single utterance."""
+    if isinstance(systems, Groups):
+        return systems
     names, column, counts = torch.unique(systems, return_inverse=True, return_counts=True)
     if int(counts.min()) < 2:
         lone = int(names[counts.argmin()])
@@ -61,12 +71,11 @@ def groups(systems: Tensor, *, loss: str) -> Groups:
             f"{loss}: system {lone} has 1 utterance in the batch; this loss compares utterances of one "
             "system and needs at least 2 of each: use the balanced sampler with 2 or more per system"
         )
-    return Groups(column, counts, column[:, None] == torch.arange(len(names), device=systems.device))
-
-
-def turns(batch: Groups) -> Tensor:
-    """(R,) int64: 0, 1, ... up to the utterances of the largest system, without the end."""
-    return torch.arange(int(batch.counts.max()), device=batch.counts.device)
+    places = torch.arange(int(counts.max()), device=systems.device)
+    first = counts.cumsum(0) - counts  # (C,): where each system starts among the sorted rows
+    table = column.argsort(stable=True)[first[:, None] + places % counts[:, None]]  # (C, R)
+    member = column[:, None] == torch.arange(len(names), device=systems.device)
+    return Groups(systems, column, counts, member, places, table[column])
 
 
 def rows_at(places: Tensor, embeddings: Tensor, batch: Groups) -> Tensor:

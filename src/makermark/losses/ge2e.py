@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from makermark.losses.base import Loss, above_zero, full_precision, groups, unit
+from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, unit
 
 
 class GE2E(Loss):
@@ -31,12 +31,12 @@ class GE2E(Loss):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
-        column, _, member = groups(systems, loss="ge2e")
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
+        batch = groups(systems, loss="ge2e")
         with full_precision(embeddings) as x:
             x = unit(x)
-            sums = member.to(x.dtype).T @ x  # (C, D): in the direction of the centroids
-            others = unit(sums[column] - x)  # (B, D): the own centroid without the utterance
+            sums = batch.member.to(x.dtype).T @ x  # (C, D): in the direction of the centroids
+            others = unit(sums[batch.column] - x)  # (B, D): the own centroid without the utterance
             own = (x * others).sum(dim=1, keepdim=True)  # (B, 1)
-            cosines = torch.where(member, own, x @ unit(sums).T)  # (B, C)
-            return F.cross_entropy(self.log_scale.exp() * cosines + self.bias, column)
+            cosines = torch.where(batch.member, own, x @ unit(sums).T)  # (B, C)
+            return F.cross_entropy(self.log_scale.exp() * cosines + self.bias, batch.column)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from makermark.losses.base import Loss, at_least_zero, full_precision, groups, rows_at, turns
+from makermark.losses.base import Groups, Loss, at_least_zero, full_precision, groups, rows_at
 
 
 class NPair(Loss):
@@ -30,15 +28,19 @@ class NPair(Loss):
         at_least_zero("npair", reg=reg)
         self.reg = reg
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = groups(systems, loss="npair")
-        turn = turns(batch)
+        turn = batch.places
         with full_precision(embeddings) as x:
             anchor_places = turn[:, None, None]  # (R, 1, 1)
             positive_places = anchor_places + 1 + turn[:-1, None] % (batch.counts - 1)  # (R, R - 1, C)
-            anchors = rows_at(anchor_places, x.detach(), batch)  # (R, 1, C)
-            positives = rows_at(positive_places, x.detach(), batch)  # (R, R - 1, C)
-            products = (x @ x.T)[anchors[..., None], positives[..., None, :]]  # (R, R - 1, C, C)
-            rows = products.flatten(0, 2)
-            own = torch.arange(len(batch.counts), device=x.device).repeat(len(rows) // len(batch.counts))
-            return F.cross_entropy(rows, own) + self.reg * x.square().sum(dim=1).mean()
+            anchors = x[rows_at(anchor_places[:, 0], x.detach(), batch)]  # (R, C, D)
+            chosen = rows_at(positive_places, x.detach(), batch)  # (R, R - 1, C)
+            positives = x.index_select(0, chosen.flatten()).view(*chosen.shape, -1)  # (R, R - 1, C, D)
+            products = anchors @ positives.flatten(1, 2).mT  # (R, C, (R - 1) C)
+            shares = products.view(*anchors.shape[:2], *positives.shape[1:3]).log_softmax(
+                dim=3
+            )  # (R, C, R - 1, C)
+            own = shares.diagonal(dim1=1, dim2=3)  # (R, R - 1, C)
+            norms: Tensor = x.square().sum(dim=1)
+            return self.reg * norms.mean() - own.mean()

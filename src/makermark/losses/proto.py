@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from makermark.losses.base import Loss, full_precision, groups, rows_at, turns
+from makermark.losses.base import Groups, Loss, full_precision, groups, rows_at
 
 
 class Proto(Loss):
@@ -25,14 +25,16 @@ class Proto(Loss):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = groups(systems, loss="proto")
         with full_precision(embeddings) as x:
-            queries = x[rows_at(turns(batch)[:, None], x.detach(), batch)]  # (R, C, D)
+            x = x - x.detach().mean(dim=0)  # distances stay, and their products below keep their digits
+            queries = x[rows_at(batch.places[:, None], x.detach(), batch)]  # (R, C, D)
             sums = batch.member.to(x.dtype).T @ x  # (C, D)
             prototypes = (sums - queries) / (batch.counts - 1)[:, None]  # (R, C, D)
-            distances = (queries[:, :, None] - prototypes[:, None]).square().sum(dim=-1)  # (R, C, C)
+            closeness = (
+                2 * queries @ prototypes.mT - prototypes.square().sum(dim=2)[:, None]
+            )  # + |x_j|^2: -distance
             rounds, count = queries.shape[:2]
-            return F.cross_entropy(
-                -distances.flatten(0, 1), torch.arange(count, device=x.device).repeat(rounds)
-            )
+            own = torch.arange(count, device=x.device).repeat(rounds)
+            return F.cross_entropy(closeness.flatten(0, 1), own)

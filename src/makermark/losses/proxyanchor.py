@@ -32,7 +32,7 @@ class ProxyAnchor(Loss):
 
     def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
         similarities = self.logits(embeddings)  # (B, C): a s
-        own = F.one_hot(systems, len(self.proxies)).bool()  # (B, C)
+        own = systems[:, None] == torch.arange(len(self.proxies), device=systems.device)  # (B, C)
         offset = self.scale * self.margin
         pull = log_one_plus(offset - similarities, own)  # (C,): 0 for a system that is not in the batch
         push = log_one_plus(offset + similarities, ~own)

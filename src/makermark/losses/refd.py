@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from makermark.losses.base import Loss, above_zero, at_least_zero, full_precision, groups
+from makermark.losses.base import Groups, Loss, above_zero, at_least_zero, full_precision, groups
 from makermark.losses.emphasis import Emphasis
 from makermark.losses.npair import NPair
 
@@ -56,10 +56,10 @@ class RefD(Loss):
             alpha=alpha,
         )
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
-        groups(systems, loss="refd")
-        pairs: Tensor = self.npair(embeddings, systems)
-        return F.cross_entropy(self.logits(embeddings), systems) + self.npair_weight * pairs
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
+        batch = groups(systems, loss="refd")
+        pairs: Tensor = self.npair(embeddings, batch)
+        return F.cross_entropy(self.logits(embeddings), batch.systems) + self.npair_weight * pairs
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(B, C): W x + b."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from makermark.losses.base import Loss, above_zero, full_precision, groups, unit
+from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, unit
 
 
 class Triplet(Loss):
@@ -24,25 +24,34 @@ class Triplet(Loss):
         above_zero("triplet", margin=margin)
         self.margin = margin
 
-    def forward(self, embeddings: Tensor, systems: Tensor) -> Tensor:
-        groups(systems, loss="triplet")
-        same = systems[:, None] == systems  # (B, B)
-        anchors, positives = same.fill_diagonal_(False).nonzero(as_tuple=True)  # (M,) each: M pairs
+    def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
+        batch = groups(systems, loss="triplet")
+        own = torch.arange(len(batch.column), device=batch.column.device)[:, None]  # (B, 1)
+        repeated = batch.places >= batch.counts[batch.column, None]  # (B, R)
         with full_precision(embeddings) as x:
             x = unit(x)
             distances = 2 - 2 * x @ x.T  # (B, B): squared
-            to_positive = distances[anchors, positives][:, None]  # (M, 1)
-            negative = (systems[:, None] != systems)[anchors]  # (M, B)
-            to_negative = semihard(distances.index_select(0, anchors), negative, to_positive)
-            return (to_positive[:, 0] - to_negative + self.margin).relu().mean()
+            to_positive = distances.gather(1, batch.partners)  # (B, R)
+            to_negative = semihard(distances, batch.column[:, None] != batch.column, to_positive)
+            costs = (to_positive - to_negative + self.margin).relu()
+            pairs = (batch.counts * (batch.counts - 1)).sum()
+            return costs.masked_fill(repeated | (batch.partners == own), 0).sum() / pairs
 
 
 def semihard(distances: Tensor, negative: Tensor, to_positive: Tensor) -> Tensor:
-    """(M,): the least of distances (M, B) to a `negative` (M, B) above `to_positive` (M, 1).
+    """(B, R): the least of distances (B, B) to a `negative` (B, B) above each of `to_positive` (B, R).
 
-    Where none is above, the largest; where there is no negative at all, infinity.
+    Where none is above, the largest; where there is no negative at all, infinity. A negative falls into the class of
+    how many positives lie below it; what is above a positive are the classes from that positive's own rank on.
     """
-    farther = negative & (distances > to_positive)
-    nearest = distances.masked_fill(~farther, torch.inf).amin(dim=1)
-    farthest = distances.masked_fill(~negative, -torch.inf).amax(dim=1)
-    return torch.where(negative.any(dim=1) & ~farther.any(dim=1), farthest, nearest)
+    apart = distances.masked_fill(~negative, torch.inf)
+    below = torch.zeros_like(apart, dtype=torch.int16)  # (B, B): positives nearer than the negative
+    for positive in to_positive.detach()[..., None].unbind(1):  # (B, 1) each
+        below += apart > positive
+    rank = (to_positive[:, None] <= to_positive[..., None]).sum(dim=2)  # (B, R): from 1
+    classes = torch.full_like(to_positive, torch.inf)[:, :1].repeat(1, to_positive.shape[1] + 1)  # (B, R + 1)
+    least = classes.scatter_reduce(1, below.long(), apart, "amin")
+    above = least.flip(1).cummin(dim=1).values.flip(1)  # of a class and those beyond
+    nearest = above.gather(1, rank)
+    farthest = distances.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
+    return torch.where(nearest.isinf() & farthest.isfinite(), farthest, nearest)

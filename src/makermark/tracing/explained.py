@@ -20,7 +20,7 @@ from makermark.attributing import METHODS, UNITS, Deletion, Map, delete, methods
 from makermark.corpora.rows import Manifest
 from makermark.errors import ManifestError
 from makermark.tracing.explaining import lay_out
-from makermark.tracing.measuring import over_systems
+from makermark.tracing.measuring import Figure, over_systems
 from makermark.tracing.tracer import Tracer
 
 PARTS = 20  # of the time of a clip
@@ -111,7 +111,7 @@ def chosen_clips(tracer: Tracer, manifest: Manifest, *, clips_per_system: int, s
 def by_part(attribution: Map) -> Numbers:
     """(P,): an attribution (T, F) summed over bands and over each of PARTS equal parts of the time."""
     part = np.arange(len(attribution)) * PARTS // len(attribution)
-    return np.bincount(part, weights=attribution.sum(axis=1, dtype=np.float64), minlength=PARTS)
+    return np.asarray(np.bincount(part, weights=attribution.sum(axis=1, dtype=np.float64), minlength=PARTS))
 
 
 def _shown(clips: pd.DataFrame) -> Iterator[Any]:
@@ -122,7 +122,7 @@ def _shown(clips: pd.DataFrame) -> Iterator[Any]:
 
 def shares_of(profiles: Numbers) -> Numbers:
     """Profiles (N, ...) with absolute values that sum to 100 in each row."""
-    return 100 * profiles / np.abs(profiles).sum(axis=1, keepdims=True)
+    return np.asarray(100 * profiles / np.abs(profiles).sum(axis=1, keepdims=True))
 
 
 def of_systems(explained: Explained, profiles: Numbers) -> tuple[list[str], Numbers]:
@@ -138,10 +138,7 @@ def figures_of(explained: Explained, *, bootstrap_samples: int, seed: int) -> di
     draws = {"samples": bootstrap_samples, "seed": seed}
     methods: dict[str, Any] = {}
     for (method, unit), deletions in explained.deletions.items():
-        measured = {
-            name: (lambda weights, values=values: float(np.average(values, weights=weights)))
-            for name, values in _measured(deletions).items()
-        }
+        measured = {name: _mean_of(values) for name, values in _measured(deletions).items()}
         methods.setdefault(method, {})[unit] = over_systems(measured, explained.systems, **draws)
     positive = {"bands": np.maximum(explained.bands, 0), "times": np.maximum(explained.times, 0)}
     beyond = (explained.bands_hz < TELEPHONE_HZ[0]) | (explained.bands_hz > TELEPHONE_HZ[1])
@@ -164,6 +161,10 @@ def figures_of(explained: Explained, *, bootstrap_samples: int, seed: int) -> di
             if (of := explained.systems == name).any()
         },
     }
+
+
+def _mean_of(values: Numbers) -> Figure:
+    return lambda weights: float(np.average(values, weights=weights))
 
 
 def _measured(deletions: list[Deletion]) -> dict[str, Numbers]:

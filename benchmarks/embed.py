@@ -1,0 +1,97 @@
+"""Embedding: batches of neighbours in length against one utterance at a time, and how much memory it holds.
+
+    python benchmarks/embed.py [--features FOLDER] [--model PATH] [--utterances N] [--repeats N] [--seconds S]
+
+Reads what `make repro` left (data/features, models/best). Both ways embed the same utterances with the same network in
+float32 and take turns: one at a time as a script does, `network(features[None])`; and `makermark.embedding.embed`. The
+limit is arithmetic: the network's floating-point operations, as PyTorch counts them, at the rate of a large matrix
+product on the same threads. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from features import head_line, timed
+from makermark.checkpoint import load_checkpoint
+from makermark.embedding import embed
+from makermark.features.cache import FeatureCache
+
+CPU = torch.device("cpu")
+REPOSITORY = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--features", type=Path, default=REPOSITORY / "data/features")
+    parser.add_argument("--model", type=Path, default=REPOSITORY / "models/best", help="without suffix")
+    parser.add_argument("--utterances", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of audio in a batch")
+    given = parser.parse_args()
+    checkpoint = load_checkpoint(given.model)
+    network, told = checkpoint.backbone.eval(), checkpoint.description
+    cache = FeatureCache.open(given.features / told.front_end, told.front_end_parameters)
+    rows = np.random.default_rng(0).permutation(len(cache.frames))[: given.utterances]
+    rate = round(given.seconds * 100)
+
+    def one_by_one() -> np.ndarray:
+        with torch.inference_mode():
+            return np.concatenate(
+                [network(torch.from_numpy(cache.whole(int(row)).copy())[None]).numpy() for row in rows]
+            )
+
+    def ours() -> np.ndarray:
+        return embed(network, cache, rows, batch_frames=rate, device=CPU)
+
+    print(f"{head_line()}; {torch.get_num_threads()} threads; medians of {given.repeats}\n")
+    apart = np.abs(one_by_one() - ours()).max()
+    times: dict[str, list[float]] = {"alone": [], "ours": []}
+    for _ in range(given.repeats):
+        times["alone"].append(timed(one_by_one))
+        times["ours"].append(timed(ours))
+    alone, fast = (statistics.median(times[way]) for way in ("alone", "ours"))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.zeros(1, round(float(cache.frames[rows].mean())), cache.width))
+    operations, limit = counter.get_total_flops(), product_rate()
+    print(
+        f"| {told.backbone}, {len(rows)} utterances of {cache.frames[rows].mean() / 100:.2f} s | utterances/s | ratio |"
+    )
+    print("|---|---:|---:|")
+    print(f"| one at a time | {len(rows) / alone:.1f} | 1.0 |")
+    print(f"| batches of {given.seconds:g} s | {len(rows) / fast:.1f} | {alone / fast:.2f} |")
+    print(
+        f"| limit: {operations / 1e9:.2f} GFLOP each at {limit / 1e9:.0f} GFLOP/s | {limit / operations:.1f} | |"
+    )
+    held = int(cache.frames[rows].sum())
+    passed = sum(
+        features.shape[0] * features.shape[1]
+        for _, features, _ in cache.length_batches(rows, max_frames=rate)
+    )
+    print(
+        f"\nlargest difference of a vector's number {apart:.1e}; padding {100 * (1 - held / passed):.1f} %; ",
+        end="",
+    )
+    print(f"this process without the files that it maps: {own_megabytes()} MB")
+
+
+def product_rate(size: int = 2048, repeats: int = 7) -> float:
+    """Floating-point operations per second of a square matrix product in float32."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(repeats))
+
+
+def own_megabytes() -> int | str:
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon")), "?")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The pipeline's own costs: start-up of every command, `dvc repro` with nothing changed, peak memory of every stage.
+
+    python benchmarks/pipeline.py startup [--repeats N]
+    python benchmarks/pipeline.py repro [--clone FOLDER] [--repeats N]
+    python benchmarks/pipeline.py memory --work FOLDER [--data FOLDER] [--shares 0.25 1] [--stages features train ...]
+
+`repro`: in a clone where `make repro` was run. `memory`: the commands of dvc.yaml on shares of the corpus that `make
+repro` left (DATA: data of that clone), training cut to one epoch, each stage in a process of its own; FOLDER lies
+outside the repository and keeps what was made. Its table has megabytes: peak resident, and in brackets those that
+stand in no file. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import scale_page
+import yaml
+from scale_process import Spent, measure
+from scale_steps import alone
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STAGES = ("features", "train", "embed", "score", "probe", "fuse")
+MAKERMARK = "from makermark.cli import main; main()"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    startup, repro, memory = (parts.add_parser(name) for name in ("startup", "repro", "memory"))
+    for part in (startup, repro):
+        part.add_argument("--repeats", type=int, default=5)
+    repro.add_argument("--clone", type=Path, default=REPOSITORY)
+    memory.add_argument("--work", type=Path, required=True)
+    memory.add_argument("--data", type=Path, default=REPOSITORY / "data")
+    memory.add_argument("--shares", type=float, nargs="+", default=[0.25, 1.0])
+    memory.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    given = parser.parse_args()
+    told = scale_page.machine(REPOSITORY)
+    print(
+        f"{told['processor']}, {told['cores']} logical cores, load {told['load_before']}; threads {told['threads']}; ",
+        end="",
+    )
+    print(f"Python {told['python']}, {', '.join(' '.join(pair) for pair in told['versions'].items())}\n")
+    if given.part == "startup":
+        measure_startup(given.repeats)
+    elif given.part == "repro":
+        measure_repro(given.clone, given.repeats)
+    else:
+        measure_memory(given.work.resolve(), given.data.resolve(), given.shares, given.stages)
+
+
+def measure_startup(repeats: int) -> None:
+    """Seconds until each command has said what it takes."""
+    scripts = sorted((REPOSITORY / "stages").glob("*.py"))
+    commands = {f"stages/{script.name} --help": [str(script)] for script in scripts}
+    commands["makermark --help"] = ["-c", MAKERMARK]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    print("| command | seconds, median |\n|---|---:|")
+    for name, command in commands.items():
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *command, "--help"], env=environment, stdout=subprocess.DEVNULL, check=True
+            )
+            times.append(time.perf_counter() - start)
+        print(f"| `{name}` | {statistics.median(times[1:]):.2f} |")
+
+
+def measure_repro(clone: Path, repeats: int) -> None:
+    """Seconds of `dvc repro` that finds nothing to do; ends if it would run a stage."""
+    dvc = [sys.executable, "-m", "dvc"]
+    state = subprocess.run([*dvc, "status"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    if "up to date" not in state:
+        sys.exit(
+            f"error: {clone}: there is something to do; run `make repro` there first. dvc status says:\n{state}"
+        )
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run([*dvc, "repro"], cwd=clone, stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - start)
+    print(f"`dvc repro` with nothing changed: {statistics.median(times):.1f} s (median of {repeats})")
+
+
+def measure_memory(work: Path, data: Path, shares: list[float], stages: list[str]) -> None:
+    """A column for each share of the corpus, a row for each stage."""
+    if work.is_relative_to(REPOSITORY):
+        sys.exit(f"error: {work} lies in the repository; give --work a folder elsewhere")
+    found: dict[str, list[Spent]] = {stage: [] for stage in stages}
+    counts = []
+    for share in shares:
+        folder = work / f"share-{share:g}"
+        counts.append(alone(cut, folder, data, share))
+        for stage in stages:
+            found[stage].append(run_stage(stage, folder))
+    print("| stage | " + " | ".join(f"{count:,} utterances" for count in counts) + " |")
+    print("|---|" + "---:|" * len(counts))
+    for stage, spent in found.items():
+        cells = [f"{one.peak_bytes / 1e6:,.0f} ({(one.own_bytes or 0) / 1e6:,.0f})" for one in spent]
+        print(f"| {stage} | {' | '.join(cells)} |")
+
+
+def run_stage(stage: str, folder: Path) -> Spent:
+    """The stage's command of dvc.yaml in `folder`; ends this program if it fails."""
+    line = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["cmd"]
+    _, _, script, *arguments = shlex.split(line)
+    log = folder / f"{stage}.log"
+    settings = {"PYTHONPATH": str(REPOSITORY / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    command = [sys.executable, str(REPOSITORY / script), *arguments]
+    spent = measure(command, folder=folder, environment=os.environ | settings, log=log)
+    if spent.status:
+        sys.exit(f"error: {stage} ended with status {spent.status}; its output: {log}")
+    return spent
+
+
+def cut(folder: Path, data: Path, share: float) -> int:
+    """A working folder for the stages: params.yaml, and this share of the manifest's rows, evenly picked."""
+    import numpy as np
+
+    from makermark.corpora.rows import read_manifest, write_manifest
+
+    (folder / "data/corpus").mkdir(parents=True, exist_ok=True)
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    params["train"] |= {"epochs": 1, "warmup_epochs": 0.0, "evaluate_every_epochs": 1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    manifest = read_manifest(data / "corpus/manifest.parquet")
+    count = max(2, round(share * len(manifest.rows)))
+    rows = manifest.rows.iloc[np.linspace(0, len(manifest.rows) - 1, count).astype(int)]
+    write_manifest(
+        folder / "data/corpus/manifest.parquet", rows, corpus=manifest.corpus, root=str(manifest.root)
+    )
+    if not (folder / "data/bonafide").exists():
+        (folder / "data/bonafide").symlink_to(data / "bonafide")
+    return count
+
+
+if __name__ == "__main__":
+    main()

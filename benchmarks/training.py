@@ -1,0 +1,356 @@
+"""Utterances per second of training the thin ResNet-34, against a peer or a written-out loop.
+
+    python benchmarks/training.py [--peer voxceleb_trainer=PATH] [--threads N] [--repeats N] [--profile FILE]
+    python benchmarks/training.py --device cuda
+
+On a processor: steps of 128 crops of 2 s, softmax over 24 systems, every way in turns; medians. The peer's network
+and loss, from its checkout at PATH, get waveforms that lie in memory; without a peer the loop is written out here:
+waveforms cropped one by one by a DataLoader, filterbanks in the step, float32. --profile writes what torch's
+profiler says of an epoch of 8 such steps in bfloat16.
+
+On a GPU: epochs over 11,100 utterances of about 5 s, and what 300 would take; then the fine-tuned encoder of 315
+million weights, as trained here and as a plain float32 loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from features import processor
+from makermark import backbones, encoders, losses, sampling
+from makermark.backbones import Backbone
+from makermark.device import algorithms
+from makermark.features.cache import FeatureCache
+from makermark.features.shard import Shard
+from makermark.losses import Loss
+from makermark.training.crops import DeviceCrops, HostCrops
+from makermark.training.loop import Learners, build_optimizer, draw, take_step, train_epoch
+from makermark.training.stepping import Captured, CudaGraph, Eager, Step
+
+BATCH, SYSTEMS, DIM, SAMPLES, FRAMES = 128, 24, 50, 32000, 200
+Timed = Callable[[], float]  # one step: the seconds of it that went into waiting for data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--peer", help="voxceleb_trainer=PATH of its checkout")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--profile", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    print(
+        f"{processor()}, {os.cpu_count()} logical cores, {given.threads} threads, load {os.getloadavg()[0]:.1f}; "
+    )
+    print(f"Python {platform.python_version()}, torch {torch.__version__}; medians of {given.repeats}\n")
+    if given.device == "cuda":
+        on_gpu(torch.device("cuda"))
+    elif given.profile:
+        profile(given.profile)
+    else:
+        compare(given.peer, repeats=given.repeats)
+
+
+def compare(peer: str | None, *, repeats: int) -> None:
+    """Print the table of the processor."""
+    reference = Peer(Path(peer.removeprefix("voxceleb_trainer="))) if peer else Reference()
+    ways: dict[str, Timed] = {
+        "voxceleb_trainer" if peer else "written-out loop": reference,
+        "makermark, float32": Ours(torch.float32),
+        "makermark, bfloat16": Ours(torch.bfloat16),
+        "makermark, bfloat16, deterministic": Ours(torch.bfloat16, deterministic=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    waits: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, step in ways.items():
+            start = time.perf_counter()
+            waits[name].append(step())
+            times[name].append(time.perf_counter() - start)
+    slowest = statistics.median(next(iter(times.values()))[1:])
+    print("| training step | utterances/s | times the first | waiting for data, % |\n|---|---:|---:|---:|")
+    for name in ways:
+        seconds, waited = statistics.median(times[name][1:]), statistics.median(waits[name][1:])
+        print(
+            f"| {name} | {BATCH / seconds:.0f} | {slowest / seconds:.2f} | {100 * waited / seconds:.2f} |",
+            flush=True,
+        )
+    for precision in (torch.float32, torch.bfloat16):
+        most = limit(precision, repeats=repeats)
+        name = str(precision).removeprefix("torch.")
+        print(
+            f"| limit: its convolutions alone, as fast as matrix products in {name} | {most:.0f} | | |",
+            flush=True,
+        )
+
+
+def limit(precision: torch.dtype, *, repeats: int) -> float:
+    """Utterances per second if a step were only its multiplications, done as fast as products of 2048 x 2048."""
+    square, times = torch.randn(2048, 2048).to(precision), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        square @ square
+        times.append(time.perf_counter() - start)
+    net = small_net().train()
+    with FlopCounterMode(display=False) as counted:
+        net(torch.randn(2, FRAMES, 40)).sum().backward()
+    return 2 * 2048**3 / statistics.median(times[1:]) / (counted.get_total_flops() / 2)
+
+
+class Ours:
+    """Steps of makermark's training on the host."""
+
+    def __init__(self, precision: torch.dtype, *, deterministic: bool = False) -> None:
+        device, self._deterministic = torch.device("cpu"), deterministic
+        self._net, self._loss = small_net().train(), losses.build("softmax", num_systems=SYSTEMS, dim=DIM)
+        self._crops = HostCrops(synthetic_cache(1000), np.arange(1000), frames=FRAMES)
+        self._labels, self._rng = np.arange(1000) % SYSTEMS, np.random.default_rng(0)
+        self._step = Eager(stepping(self._net, self._loss, self._crops, device, precision), device)
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        batch = self._rng.permutation(1000)[:BATCH]
+        parts = draw(self._crops, self._loss, batch, labels=self._labels, rng=self._rng)
+        waited = time.perf_counter() - start
+        with algorithms(deterministic=self._deterministic):
+            self._step(parts)
+        return waited
+
+
+class Peer:
+    """Steps of voxceleb_trainer's ResNetSE34L and softmax on waveforms in memory, with its Adam."""
+
+    def __init__(self, checkout: Path) -> None:
+        sys.path.insert(0, str(checkout))
+        from loss.softmax import LossFunction
+        from models.ResNetSE34L import MainModel
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._net = MainModel(nOut=DIM, encoder_type="SAP", n_mels=40, log_input=True).train()
+            self._loss = LossFunction(nOut=DIM, nClasses=SYSTEMS)
+        self._optimizer = torch.optim.Adam([*self._net.parameters(), *self._loss.parameters()], lr=1e-3)
+        self._waveforms, self._labels = torch.randn(BATCH, SAMPLES + 240), torch.arange(BATCH) % SYSTEMS
+
+    def __call__(self) -> float:
+        self._optimizer.zero_grad()
+        value, _ = self._loss(self._net(self._waveforms), self._labels)
+        value.backward()
+        self._optimizer.step()
+        return 0.0
+
+
+class Waveforms(Dataset[tuple[Tensor, int]]):
+    """1,000 utterances of 5 s; an item is a random crop of one."""
+
+    def __init__(self) -> None:
+        self._waveforms = np.random.default_rng(0).standard_normal((200, 5 * 16000), np.float32)
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        start = np.random.randint(5 * 16000 - SAMPLES)
+        return torch.from_numpy(self._waveforms[item % 200, start : start + SAMPLES]), item % SYSTEMS
+
+
+class Reference:
+    """Steps of the same network as it is usually written."""
+
+    def __init__(self) -> None:
+        self._net, self._classifier = PlainNet().train(), nn.Linear(DIM, SYSTEMS)
+        self._mel = torchaudio.transforms.MelSpectrogram(
+            16000, n_fft=512, win_length=400, hop_length=160, n_mels=40, window_fn=torch.hamming_window
+        )
+        self._optimizer = torch.optim.Adam([*self._net.parameters(), *self._classifier.parameters()], lr=1e-3)
+        self._loader = DataLoader(Waveforms(), batch_size=BATCH, shuffle=True, drop_last=True)
+        self._batches = iter(self._loader)
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = iter(self._loader)
+            batch = next(self._batches)
+        waited = time.perf_counter() - start
+        with torch.no_grad():
+            mels = F.instance_norm((self._mel(batch[0]) + 1e-6).log())
+        self._optimizer.zero_grad()
+        F.cross_entropy(self._classifier(self._net(mels.unsqueeze(1))), batch[1]).backward()
+        self._optimizer.step()
+        return waited
+
+
+class PlainNet(nn.Module):
+    """The thin ResNet-34 of Chung et al. 2020 in PyTorch's default memory order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 7, (2, 1), 3, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        sizes = zip((16, 16, 32, 64), (16, 32, 64, 128), (3, 4, 6, 3), (1, 2, 2, 1), strict=True)
+        self.blocks = nn.Sequential(
+            *(
+                PlainBlock(inputs if place == 0 else filters, filters, stride if place == 0 else 1)
+                for inputs, filters, count, stride in sizes
+                for place in range(count)
+            )
+        )
+        self.attention, self.query = nn.Linear(128, 128), nn.Linear(128, 1, bias=False)
+        self.embedding = nn.Linear(128, DIM)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.norm(self.stem(images)))).mean(dim=2).transpose(1, 2)  # (B, T, C)
+        weights = F.softmax(self.query(torch.tanh(self.attention(x))), dim=1)
+        embeddings: Tensor = self.embedding((weights * x).sum(dim=1))
+        return embeddings
+
+
+class PlainBlock(nn.Module):
+    """A basic block with squeeze-and-excitation."""
+
+    def __init__(self, inputs: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
+        self.gates = nn.Sequential(
+            nn.Linear(filters, filters // 8), nn.ReLU(), nn.Linear(filters // 8, filters), nn.Sigmoid()
+        )
+        same = stride == 1 and inputs == filters
+        projection = (nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+        self.shortcut = nn.Identity() if same else nn.Sequential(*projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm2(self.conv2(self.norm1(F.relu(self.conv1(x)))))
+        return F.relu(out * self.gates(out.mean(dim=(2, 3)))[..., None, None] + self.shortcut(x))
+
+
+def profile(path: Path) -> None:
+    """Write the 15 operators on which most of an epoch of 8 steps goes, in bfloat16."""
+    ours = Ours(torch.bfloat16)
+    ours()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        for _ in range(8):
+            ours()
+    table = seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=50)
+    path.write_text("\n".join(line.rstrip() for line in table.splitlines()) + "\n")
+
+
+def on_gpu(device: torch.device) -> None:
+    """Print epochs of the small network, and steps of the large one."""
+    print(f"{torch.cuda.get_device_name(device)}\n")
+    print("| epochs | seconds each | 300 of them, minutes |\n|---|---:|---:|")
+    random = {"batch_utterances": BATCH}
+    balanced = {"batch_systems": 12, "utterances_per_system": 2}
+    for sampler, settings, loss in (("random", random, "aamsoftmax"), ("balanced", balanced, "ge2e")):
+        seconds = epochs_on(device, sampler, loss, **settings)
+        print(f"| {sampler} {settings}, {loss} | {seconds:.2f} | {300 * seconds / 60:.1f} |")
+    plain, ours = (large_steps(device, precision) for precision in (torch.float32, torch.bfloat16))
+    print(f"\nwav2vec2-aasist, 32 crops of 4 s: {ours:.0f} utterances/s, {ours / plain:.1f} times float32")
+
+
+def epochs_on(device: torch.device, sampler: str, loss_name: str, **settings: int) -> float:
+    """Median seconds of 5 epochs after one in which kernels are chosen and recorded."""
+    utterances = 11_100
+    labels = np.arange(utterances) % SYSTEMS
+    given = {"aamsoftmax": {"margin": 0.2, "scale": 30.0}, "ge2e": {"scale": 10.0, "bias": -5.0}}[loss_name]
+    net = small_net().to(device).train()
+    loss = losses.build(loss_name, num_systems=SYSTEMS, dim=DIM, **given).to(device)
+    crops = DeviceCrops(synthetic_cache(utterances), np.arange(utterances), frames=FRAMES, device=device)
+    learners = [*net.learners(1e-4), Learners([*loss.parameters()], 1e-4)]
+    optimizer = build_optimizer(learners, weight_decay=0.0, rate_on=device)
+
+    def work(parts: tuple[tuple[Tensor, ...], ...]) -> Tensor:
+        return take_step(net, loss, optimizer, crops, parts, device=device, precision=torch.bfloat16)
+
+    step: Step = Captured(work, device, record=CudaGraph)
+    batches = sampling.build(sampler, labels.tolist(), seed=0, **settings)
+    epochs = []
+    with algorithms(deterministic=False):
+        for number in range(6):
+            epoch = train_epoch(
+                step, loss, batches, optimizer, crops, number=number, epochs=300, labels=labels,
+                warmup_epochs=10, seed=0,
+            )  # fmt: skip
+            epochs.append(epoch["train_seconds"])
+    return statistics.median(epochs[1:])
+
+
+def large_steps(device: torch.device, precision: torch.dtype) -> float:
+    """Utterances per second of wav2vec2-xls-r-300m with AASIST, random weights, 32 crops of 4 s."""
+    from transformers import Wav2Vec2Config
+
+    config = Wav2Vec2Config(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+        feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, layerdrop=0.0, apply_spec_augment=False,
+    )  # fmt: skip
+    architecture = encoders.Architecture(
+        config=config.to_dict(), width=1024, normalise=True, weighted=False, final_norm=True
+    )
+    net = backbones.build(
+        "wav2vec2-aasist", dim=DIM, width=1, encoder=encoders.build(architecture), frame_width=128,
+        freeze="none", weighted=False, learning_rate=1e-5, gradient_checkpointing=False,
+    )  # fmt: skip
+    net = net.to(device).train()
+    loss = losses.build("softmax", num_systems=SYSTEMS, dim=DIM).to(device)
+    crops = torch.randint(-3000, 3000, (32, 64000, 1), dtype=torch.int16)
+    step = Eager(
+        stepping(net, loss, HostCrops(synthetic_cache(1), np.arange(1), frames=2), device, precision), device
+    )
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        step(((crops,), (torch.arange(32) % SYSTEMS,), ()))
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 32 / statistics.median(times[3:])
+
+
+def stepping(net: Backbone, loss: Loss, crops: HostCrops, device: torch.device, precision: torch.dtype):
+    """The work of one step, with an optimizer of its own."""
+    learners = [*net.learners(1e-3), Learners([*loss.parameters()], 1e-3)]
+    optimizer = build_optimizer(learners, weight_decay=0.0, rate_on=None)
+
+    def work(parts: tuple[tuple[Tensor, ...], ...]) -> Tensor:
+        return take_step(net, loss, optimizer, crops, parts, device=device, precision=precision)
+
+    return work
+
+
+def small_net() -> Backbone:
+    torch.manual_seed(0)
+    return backbones.build("resnet34", dim=DIM, width=40, pooling="sap")
+
+
+def synthetic_cache(utterances: int) -> FeatureCache:
+    """Log-mels that are noise, 3 to 7 s each, in memory."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(300, 700, utterances).astype(np.int32)
+    values = rng.standard_normal((int(frames.sum()), 40), np.float32).astype(np.float16)
+    names = [f"{number:06d}" for number in range(utterances)]
+    shard = Shard(
+        path=Path(), identity="", checksum=0, quarantine=[], utterance_ids=names, frames=frames, values=values
+    )
+    return FeatureCache([shard], {})
+
+
+if __name__ == "__main__":
+    main()
