@@ -40,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(enroll)
     app.command()(compare)
     app.command()(register)
+    app.command()(report)
     app.add_typer(galleries, name="gallery")
 
 
@@ -100,6 +101,8 @@ def trace(
 
 def lines_of(told: Trace) -> Iterator[str]:
     """A trace in words."""
+    from makermark.tracing.verdict import ratio
+
     named = f": {told.name}" if told.name else ""
     yield f"{told.file}  ({told.duration_s:.1f} s, {told.speech_s:.1f} s of speech)"
     yield f"  {told.verdict}{named}  ({told.reason})"
@@ -119,14 +122,6 @@ def lines_of(told: Trace) -> Iterator[str]:
             yield f"    {window.start_s:6.1f} - {window.end_s:6.1f} s  nearest {window.best}, {window.verdict}{name}"
     if len(told.makers_along_time) > 1:
         yield f"  more than one maker along time: {', '.join(told.makers_along_time)}; the file may be put together"
-
-
-def ratio(log10_lr: float, *, at_bound: bool) -> str:
-    """A likelihood ratio as people read it: `240 to 1`, or `1 to 52`; `over`, `under` where dev vouches no further."""
-    size = 10 ** abs(log10_lr)
-    said = f"{size:.0f}" if size >= 9.5 else f"{size:.1f}"
-    beyond = ("over " if log10_lr > 0 else "under ") if at_bound else ""
-    return f"{beyond}{said} to 1" if log10_lr >= 0 else f"{beyond}1 to {said}"
 
 
 def enroll(
@@ -160,6 +155,7 @@ def compare(
 ) -> None:
     """Say whether one system made both clips, whichever it is, as a likelihood ratio."""
     from makermark.tracing import Tracer
+    from makermark.tracing.verdict import ratio
 
     told = Tracer.load(model, device=device, prior_same=prior_same).compare(a, b)
     if as_json:
@@ -186,6 +182,34 @@ def register(
     print(f"{name} version {version}: makermark trace --model models:/{name}/{version} clip.wav")
     if alias:
         print(f"alias {alias}: mlflow models serve -m models:/{name}@{alias} --env-manager local")
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="An audio file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; else NAME.report.html in this folder.")
+    ] = None,
+    model: Model = "models",
+    gallery: Enrolled = GALLERY,
+    corpus: Annotated[
+        Path, typer.Option(help="The corpus of the model, to listen to; the report does without, too.")
+    ] = Path("data/corpus"),
+    prior_known: Prior = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Write all that can be said of a clip as one HTML file: to read, listen to and print, without a network."""
+    from makermark.evidence import gather, html_report
+    from makermark.files import replacing
+
+    page = Path(f"{file.name}.report.html") if out is None else out
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise FilesError(f"{page}: a report is an HTML file; give --out a name that ends in .html")
+    tracer = _load(model, gallery, device=device, prior_known=prior_known)
+    evidence = gather(tracer, file, corpus=corpus)
+    with replacing(page) as draft:
+        draft.write_text(html_report(evidence), encoding="utf-8")
+    told = evidence.trace
+    print(f"{page}: {told.verdict}{f': {told.name}' if told.name else ''}")
 
 
 @galleries.command("list")

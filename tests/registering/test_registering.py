@@ -202,7 +202,7 @@ def test_samples_are_answered_as_their_file_is(world):
 
 def test_the_prior_is_what_was_asked(world):
     asked = pd.DataFrame({"audio": [encoded(world.of("slow")[0])]})
-    low, high = (answer(world.made.tracer.with_priors(known=p), asked).iloc[0] for p in (0.01, 0.99))
+    low, high = (answer(world.made.tracer.with_settings(prior_known=p), asked).iloc[0] for p in (0.01, 0.99))
     assert (low["prior_known"], high["prior_known"]) == (0.01, 0.99)
     assert low["posterior_unknown"] > high["posterior_unknown"]
 
@@ -228,7 +228,7 @@ def test_mlflow_serves_it(world, tmp_path):
             "dataframe_records": [{"name": "a.flac", "audio": encoded(clip)}, {"name": "b", "audio": "AAAA"}]
         }
         good, bad = ask(port, body | {"params": {"prior_known": 0.2}})
-        wanted = world.made.tracer.with_priors(known=0.2).trace(clip)
+        wanted = world.made.tracer.with_settings(prior_known=0.2).trace(clip)
         assert (good["clip"], good["verdict"], good["maker"]) == ("a.flac", wanted.verdict, wanted.name)
         assert good["posterior_unknown"] == pytest.approx(wanted.posterior_unknown, rel=1e-3)
         assert good["prior_known"] == 0.2

@@ -25,7 +25,9 @@ class ServedTracer(PythonModel):
 
         tracer = self._tracer
         prior_known = (params or {}).get("prior_known")
-        return answer(tracer if prior_known is None else tracer.with_priors(known=prior_known), model_input)
+        return answer(
+            tracer if prior_known is None else tracer.with_settings(prior_known=prior_known), model_input
+        )
 
 
 set_model(ServedTracer())

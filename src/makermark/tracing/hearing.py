@@ -34,11 +34,12 @@ class Hearing:
     """The model of a checkpoint as a function of sound.
 
     - `rate_hz` of the waveforms it takes
+    - `description`: what the checkpoint says of itself
     """
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "auto") -> None:
         """Raises CheckpointError where the front end would not compute what it computed in training."""
-        self._backbone = checkpoint.backbone
+        self._backbone, self.description = checkpoint.backbone, checkpoint.description
         self._front_end = front_end_of(checkpoint.description)
         settings = checkpoint.description.params["embed"]
         self._device = choose_device(device)

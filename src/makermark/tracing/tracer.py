@@ -19,7 +19,7 @@ from makermark.embedding import Vectors
 from makermark.errors import AudioError, TracerError
 from makermark.scoring.calibration import posterior
 from makermark.scoring.fusion import unit
-from makermark.tracing.calibrating import Calibrated, Lines, calibrate, family_names
+from makermark.tracing.calibrating import Calibrated, Clips, Lines, calibrate, family_names
 from makermark.tracing.gallery import Gallery, read_gallery
 from makermark.tracing.hearing import Hearing, pieces, speech_seconds, windows
 from makermark.tracing.kept import Settings, at_hand, read_kept
@@ -64,12 +64,20 @@ class Tracer:
     - `gallery`: what can be named
     - `settings`: priors, promises and lengths
     - `model_sha256`: of the weights
+    - `description`: what the checkpoint says of itself
+    - `rate_hz`: of the waveforms that the model hears
     """
 
     def __init__(self, hearing: Hearing, gallery: Gallery, lines: Lines, settings: Settings) -> None:
         self._hearing, self._lines = hearing, lines
         self.gallery, self.settings = gallery, settings
         self.model_sha256 = gallery.model_sha256
+        self.description, self.rate_hz = hearing.description, hearing.rate_hz
+
+    @property
+    def dev(self) -> list[Clips]:
+        """Dev's clips at each length, that all was learned from."""
+        return self._lines.parts
 
     @classmethod
     def load(
@@ -98,9 +106,9 @@ class Tracer:
         known = kept.gallery
         if gallery is not None and gallery.exists():
             known = known.joined(enrolled_in(gallery, known))
-        return cls(Hearing(checkpoint, device=device), known, lines, s).with_priors(
-            known=prior_known, same=prior_same
-        )
+        priors = {"prior_known": prior_known, "prior_same": prior_same}
+        tracer = cls(Hearing(checkpoint, device=device), known, lines, s)
+        return tracer.with_settings(**{name: value for name, value in priors.items() if value is not None})
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -137,19 +145,24 @@ class Tracer:
         """The same model and dev, other systems: calibrated anew."""
         return Tracer(self._hearing, gallery, self._lines, self.settings)
 
-    def with_priors(self, *, known: float | None = None, same: float | None = None) -> Tracer:
-        """The same tracer with other priors, where they are given; raises TracerError for one that is none."""
-        s = self.settings
-        settings = dataclasses.replace(
-            s,
-            prior_known=s.prior_known if known is None else known,
-            prior_same=s.prior_same if same is None else same,
-        )
-        return Tracer(self._hearing, self.gallery, self._lines, settings)
+    def with_settings(self, **changes: float) -> Tracer:
+        """The same with other settings, by their names in Settings; what they do not touch is not learned again.
+
+        Raises TracerError for a prior that is none.
+        """
+        return Tracer(self._hearing, self.gallery, self._lines, dataclasses.replace(self.settings, **changes))  # type: ignore[arg-type]
 
     def trace(self, audio: Audio) -> Trace:
         """Who made this clip; raises AudioError for what cannot be heard."""
-        return self.judge(*self._hear([_named(audio)]))
+        return self.judge(_named(audio)[0], self.hear(audio))
+
+    def hear(self, audio: Audio) -> Heard:
+        """What is judged of a clip: its vector and those of its windows; raises AudioError."""
+        return self._listen([self.waveform(audio)])[0]
+
+    def waveform(self, audio: Audio) -> Samples:
+        """The samples (T,) that the model hears of a clip, at `rate_hz`; raises AudioError."""
+        return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
 
     def trace_all(
         self, files: Sequence[Path], *, workers: int = 2, failed: Callable[[Path, str], None]
@@ -266,14 +279,6 @@ class Tracer:
             Window(start, end, told.kinds[w], told.names[w], self.gallery.systems[best[w]], float(ratios[w]))
             for w, (start, end) in enumerate(heard.spans_s)
         ]
-
-    def _hear(self, named: list[tuple[str, Audio]]) -> tuple[str, Heard]:
-        ((name, audio),) = named
-        return name, self._listen([self.waveform(audio)])[0]
-
-    def waveform(self, audio: Audio) -> Samples:
-        """What the model hears of a clip (T,); raises AudioError for what cannot be heard."""
-        return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
 
     def _try_to_read(self, path: Path) -> Samples | AudioError:
         try:

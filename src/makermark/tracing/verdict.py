@@ -198,3 +198,11 @@ def candidates_of(
         )
         for place in np.argsort(-llrs, kind="stable")
     ]
+
+
+def ratio(log10_lr: float, *, at_bound: bool) -> str:
+    """A likelihood ratio as people read it: `240 to 1`, or `1 to 52`; `over`, `under` where dev vouches no further."""
+    size = 10 ** abs(log10_lr)
+    said = f"{size:.0f}" if size >= 9.5 else f"{size:.1f}"
+    beyond = ("over " if log10_lr > 0 else "under ") if at_bound else ""
+    return f"{beyond}{said} to 1" if log10_lr >= 0 else f"{beyond}1 to {said}"

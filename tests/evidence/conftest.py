@@ -1,0 +1,34 @@
+"""One small tracer, and the evidence on one clip, for all tests of the report."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from makermark.evidence import gather
+from makermark.tracing import Tracer
+from tests_support import tone
+from tracer_support import leave_tracer
+
+
+class World(NamedTuple):
+    folder: Path
+    tracer: Tracer
+    files: dict[str, list[Path]]
+    long: Path  # by two makers in turn
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evidence")
+    files = leave_tracer(folder)
+    rng = np.random.default_rng(3)
+    soundfile.write(folder / "long.flac", np.concatenate([tone(1.5, rng), tone(5.0, rng)]), 16000)
+    return World(folder, Tracer.load(folder / "models", device="cpu"), files, folder / "long.flac")
+
+
+@pytest.fixture(scope="session")
+def evidence(world):
+    return gather(world.tracer, world.long, corpus=world.folder / "corpus")
