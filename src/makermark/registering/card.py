@@ -78,7 +78,8 @@ def _data(description: Figures, gallery: Gallery) -> str:
     table = gallery.table
     languages = ", ".join(name or "(not known)" for name in description["languages"] or ["not written down"])
     systems = "\n".join(
-        f"| {row.Index!s} | {row.family or '-'} | {row.origin} | {row.clips} |" for row in table.itertuples()
+        f"| {system} | {family or '-'} | {origin} | {clips} |"
+        for system, family, origin, clips in table[["family", "origin", "clips"]].itertuples(name=None)
     )
     return (
         f"Corpus `{description['params']['corpus']}`, {int(table['clips'].sum())} utterances, languages: {languages}. "

@@ -35,4 +35,5 @@ def _place(uri: str, where: str) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=where, registry_uri=where)
-    return str(client.get_model_version_download_uri(*get_model_name_and_version(client, uri)))
+    name, version = get_model_name_and_version(client, uri)  # type: ignore[no-untyped-call]
+    return str(client.get_model_version_download_uri(name, version))
