@@ -30,7 +30,6 @@ class ResNet34(Backbone):
     """
 
     front_end = "fbank"
-    capturable = True
     min_frames = 2  # the normalisation over time needs two; whoever has less repeats it
 
     def __init__(self, *, dim: int, pooling: str) -> None:
@@ -95,8 +94,8 @@ class SEBasicBlock(nn.Module):
         out = silence_(self.norm1(F.relu_(self.conv1(x))), lengths)
         out = self.norm2(self.conv2(out))
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(_channel_means(out, lengths)))))
-        added = torch.addcmul(self.shortcut(x), out, _along_frames(gates.to(out.dtype), out.shape[3]))
-        return silence_(F.relu_(added), lengths), lengths
+        weighted = out * gates[..., None, None].to(out.dtype)
+        return silence_(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
 
 
 class Projection(nn.Sequential):
@@ -111,14 +110,5 @@ class Projection(nn.Sequential):
 def _channel_means(images: Tensor, lengths: Tensor | None) -> Tensor:
     """(B, C): the mean of each channel over its bands and the frames inside each length."""
     if lengths is None:
-        return images.mean(dim=2).mean(dim=2)  # bands first: see _along_frames
+        return images.mean(dim=(2, 3))
     return silence_(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]
-
-
-def _along_frames(gates: Tensor, frames: int) -> Tensor:
-    """(B, C, 1, T): gates (B, C) repeated in memory for every frame.
-
-    What is broadcast over bands alone meets the images in runs of T x C numbers that lie together. Broadcast over
-    frames too, forward and backward, processors would loop over runs of C: three to eight times as long in bfloat16.
-    """
-    return gates[:, :, None, None].expand(-1, -1, 1, frames).contiguous(memory_format=torch.channels_last)
