@@ -7,11 +7,12 @@ export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint ui clean
+.PHONY: help setup repro robustness test lint ui clean
 
 help:
 	@echo "make repro   set up, run the pipeline on the built-in corpus, print the results"
 	@echo "make test    set up if need be, check style, types and layers, run the tests"
+	@echo "make robustness  after make repro: the tracer through codecs, noise and rooms"
 	@echo "make ui      open the MLflow store on http://127.0.0.1:5000"
 	@echo "make lint    style, types and layers only"
 
@@ -29,6 +30,9 @@ repro: setup
 	dvc repro
 	@makermark log-run || true
 	@makermark results
+
+robustness: setup
+	dvc repro robustness/dvc.yaml
 
 test: setup lint
 	python -m pytest -n 2 --dist loadgroup

@@ -43,6 +43,7 @@ def test_a_loss_that_learns_its_classes_takes_the_random_sampler(name):
     [
         ({"corpus": "voxceleb"}, "unknown corpus 'voxceleb'; it is one of"),
         ({"loss": "arcface"}, "no settings for 'arcface'"),
+        ({"augment": "codecs"}, "augment is 'codecs'; it is one of"),
         ({"backbone": "vgg"}, "no settings for 'vgg'"),
         ({"sampler": "random"}, "loss 'ge2e' compares utterances of one system"),
         ({"samplers": {"balanced": {"batch_systems": 4, "utterances_per_system": 1}}}, "make it 2 or more"),

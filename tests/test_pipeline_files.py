@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from makermark.cli import STAGES
+from makermark.cli import PIPELINES, STAGES
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
-PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+PIPELINE = {
+    stage: told
+    for path in PIPELINES
+    for stage, told in yaml.safe_load((REPOSITORY / path).read_text())["stages"].items()
+}
 KINDS = ("outs", "metrics", "plots")
 NO_RESULT = {"__init__.py", "errors.py", "door.py"}  # of the package itself: messages, no figures
 

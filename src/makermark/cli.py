@@ -40,7 +40,9 @@ STAGES = {
     "probe": "What a linear classifier reads from the vectors; their map.",
     "fuse": "Fuse the systems that fuse.systems names, and score parts and whole.",
     "calibrate": "Make the tracer of single clips: calibrated on dev, judged on test.",
+    "robustness": "Judge the tracer under codecs, noise, rooms and the like.",
 }
+PIPELINES = ("dvc.yaml", "robustness/dvc.yaml")  # the second is left out of a plain `dvc repro`
 VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "numba", "scikit-learn", "dvc", "mlflow")
 
 
@@ -49,7 +51,8 @@ def run_stage(name: str) -> None:
     pipeline = Path("dvc.yaml")
     if not pipeline.exists():
         raise FilesError("no dvc.yaml in this folder; run makermark in the root of a clone of its repository")
-    setting, _, *command = shlex.split(read_yaml(pipeline)["stages"][name]["cmd"])
+    stages = {stage: told for path in PIPELINES for stage, told in read_yaml(Path(path))["stages"].items()}
+    setting, _, *command = shlex.split(stages[name]["cmd"])
     variable, _, value = setting.partition("=")
     environment = os.environ | {variable: value}
     status = subprocess.run([sys.executable, *command], env=environment, check=False).returncode

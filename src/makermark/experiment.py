@@ -30,11 +30,13 @@ from makermark.embedding import embed
 from makermark.emphasis import emphasise, first_stage
 from makermark.errors import CorpusError, ParamsError
 from makermark.features.cache import FeatureCache
+from makermark.features.copies import with_copies
 from makermark.files import replacing_folder, write_json
 from makermark.inputs import (
     BONAFIDE,
     backbone_settings,
     build_front_end,
+    copies_of,
     encoder_of,
     front_end_of,
     front_ends_of,
@@ -62,6 +64,7 @@ def check(params: Params) -> None:
         sampling.check_groups(params.sampler, loss=params.loss, **sampler)
     for name in front_ends_of(params):
         build_front_end(params, name)
+    copies_of(params)
     architecture = encoder_of(params)
     front_end = build_front_end(params, front_end_of(params))
     with torch.device("meta"):
@@ -140,7 +143,11 @@ def train_experiment(
         assert found is not None  # score_set refuses a set without both kinds of trial
         return found
 
+    copies = open_copies(params, features_folder)
+    heard, learn_rows = with_copies(cache, copies, learn["utterance_id"].tolist())
     told, stage = identity(params, cache, device, learn, dev), None
+    if copies:
+        told |= {"copies": [copy.fingerprint for copy in copies]}
     if (emphasis := loss.emphasis()) is not None:
         stage = first_stage(
             emphasis,
@@ -188,8 +195,8 @@ def train_experiment(
                 backbone,
                 loss,
                 sampler,
-                cache=cache,
-                rows=cache.rows_of(learn["utterance_id"]),
+                cache=heard,
+                rows=learn_rows,
                 labels=labels.astype(np.int64),
                 crop_frames=round(params.train.crop_seconds * front_end.frames_per_second),
                 epochs=params.train.epochs,
@@ -236,6 +243,15 @@ def train_experiment(
             tracker.artefact(models / name, "checkpoint")
     resume.remove()
     before.remove()
+
+
+def open_copies(params: Params, features_folder: Path) -> list[FeatureCache]:
+    """The caches of the training utterances degraded as `augment` says, none for `none`; raises FeatureCacheError."""
+    caches = []
+    for front_end in copies_of(params):
+        caches.append(FeatureCache.open(features_folder / front_end.name, front_end.parameters()))
+        caches[-1].verify()
+    return caches
 
 
 def embed_experiment(

@@ -6,7 +6,10 @@ import pandas as pd
 
 from makermark import backbones, encoders, features
 from makermark.corpora.rows import Manifest
+from makermark.degrading.augmenting import kinds_of
+from makermark.degrading.base import check_packages
 from makermark.errors import ManifestError
+from makermark.features.augmented import Augmented
 from makermark.features.base import FrontEnd
 from makermark.features.cache import FeatureCache
 from makermark.params import Params, Scalar
@@ -65,6 +68,18 @@ def usable(manifest: Manifest, cache: FeatureCache, split: str) -> pd.DataFrame:
             f"corpus {manifest.corpus} has no usable utterance in split {split}; it needs some"
         )
     return rows
+
+
+def copies_of(params: Params) -> list[Augmented]:
+    """What the backbone reads, degraded as `augment` says, once for each copy of each kind; raises ParamsError."""
+    kinds = kinds_of(params.augment)
+    if kinds:
+        check_packages()
+    return [
+        Augmented(build_front_end(params, front_end_of(params)), kind=kind, copy=copy)
+        for kind in kinds
+        for copy in range(params.features.augmented_copies)
+    ]
 
 
 def build_front_end(params: Params, name: str) -> FrontEnd:

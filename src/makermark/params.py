@@ -170,9 +170,10 @@ class FeaturesParams:
     max_seconds: float
     max_bad_fraction: float
     workers: int
+    augmented_copies: int
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "shard_utterances", "workers")
+        _at_least(self, 1, "shard_utterances", "workers", "augmented_copies")
         _positive(self, "min_seconds", "max_seconds")
         _fraction(self, "max_bad_fraction")
         if self.min_seconds > self.max_seconds:
@@ -358,6 +359,23 @@ class ExplainParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RobustnessParams:
+    """Test under other circumstances (robustness)."""
+
+    conditions: list[str]
+    utterances_per_system: int
+    gallery_utterances: int
+    workers: int
+    bootstrap_samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "utterances_per_system")
+        _at_least(self, 1, "gallery_utterances", "workers")
+        _at_least(self, 0, "bootstrap_samples", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """All of params.yaml; the flat keys name an experiment."""
 
@@ -367,6 +385,7 @@ class Params:
     sampler: str
     dim: int
     seed: int
+    augment: str
     local: LocalParams
     external: ExternalParams
     manifest: ManifestParams
@@ -386,6 +405,7 @@ class Params:
     fuse: FuseParams
     trace: TraceParams
     explain: ExplainParams
+    robustness: RobustnessParams
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "dim")
@@ -393,8 +413,10 @@ class Params:
 
     @property
     def experiment(self) -> str:
-        """A name that reads well in a list of runs, such as `resnet34-ge2e-balanced-50-s0`."""
-        return f"{self.backbone}-{self.loss}-{self.sampler}-{self.dim}-s{self.seed}"
+        """A name that reads well in a list of runs, such as `resnet34-ge2e-balanced-50-s0`; with `-noise` where speech
+        is augmented."""
+        augmented = "" if self.augment == "none" else f"-{self.augment}"
+        return f"{self.backbone}-{self.loss}-{self.sampler}-{self.dim}-s{self.seed}{augmented}"
 
     def settings(self, section: str, name: str) -> Settings:
         """The keyword arguments that params.yaml gives to `name` of a registry.

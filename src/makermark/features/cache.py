@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,15 @@ class FeatureCache:
                 f"utterance {str(both[0])!r} stands in two caches that are read together; rename it in one manifest"
             )
         return FeatureCache([*self._shards, *other._shards], self._parameters)
+
+    def beside(self, copies: Sequence[FeatureCache]) -> FeatureCache:
+        """The rows of this cache, then those of each of `copies`: the same utterances, made otherwise (copies.py).
+
+        An utterance stands there several times, so that it is read by row and not by name.
+        """
+        return FeatureCache(
+            [*self._shards, *(shard for copy in copies for shard in copy._shards)], self._parameters
+        )
 
     def verify(self) -> None:
         """Read every byte once; raises FeatureCacheError naming the first damaged shard."""

@@ -70,6 +70,23 @@ class DeviceCrops:
         return self._values[self._first[positions, None] + within]
 
 
+class AmongCopies:
+    """Crops of rows (K N,): of N utterances, and then of each of their copies in the same order. For each utterance of
+    a batch of positions below N one of the K is drawn, all alike."""
+
+    def __init__(self, crops: Crops, *, utterances: int, variants: int) -> None:
+        self._crops, self._utterances, self._variants = crops, utterances, variants
+
+    def draw(self, batch: Rows, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """What the crops themselves draw at those positions."""
+        chosen = rng.integers(self._variants, size=len(batch))
+        return self._crops.draw(batch + self._utterances * chosen, rng)
+
+    def cut(self, drawn: tuple[Tensor, ...]) -> Tensor:
+        """Those crops."""
+        return self._crops.cut(drawn)
+
+
 def crops_from(
     features_on: str, cache: FeatureCache, rows: Rows, *, frames: int, device: torch.device
 ) -> HostCrops | DeviceCrops:

@@ -23,7 +23,7 @@ from makermark.device import algorithms, autocast
 from makermark.errors import TrainingError
 from makermark.features.cache import FeatureCache
 from makermark.losses.base import Groups, Loss
-from makermark.training.crops import Crops, crops_from
+from makermark.training.crops import AmongCopies, Crops, crops_from
 from makermark.training.mixing import Mixture, draw_mixture, mix
 from makermark.training.resume import ResumeFile, State, Weights
 from makermark.training.schedule import learning_rate
@@ -86,7 +86,8 @@ def train(
     """Train `backbone` and `loss` (it may learn too) with AdamW on random crops of `crop_frames` frames.
 
     `rows` (N,) are the cache rows of the training utterances and `labels` (N,) their system numbers;
-    the sampler gives positions into both. `evaluate` returns the dev EER in percent and is called every
+    the sampler gives positions into both. Where `rows` (K N,) go on with copies of all of them, in the same order,
+    each time an utterance is taken one of the K is drawn. `evaluate` returns the dev EER in percent and is called every
     `evaluate_every_epochs` and after the last epoch. (seed, epoch) decides all chance, and `resume` is
     written after every epoch: a killed run that is started again ends with the weights of an
     undisturbed one. `report` hears of every epoch, those before a resumption too.
@@ -112,7 +113,9 @@ def train(
     for epoch in state.history:
         report(epoch)
     history, best = list(state.history), Best(state.best_epoch, state.best_eer_percent, state.best)
-    crops = crops_from(features_on, cache, rows, frames=crop_frames, device=device)
+    crops: Crops = crops_from(features_on, cache, rows, frames=crop_frames, device=device)
+    if (variants := len(rows) // len(labels)) > 1:
+        crops = AmongCopies(crops, utterances=len(labels), variants=variants)
     work = partial(take_step, backbone, loss, optimizer, crops, device=device, precision=precision)
     step: Step = Captured(work, device, record=CudaGraph) if captured else Eager(work, device)
     for number in range(state.epoch, epochs):
