@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from makermark import __version__, door, tracing_commands
+from makermark import __version__, door, serving_commands, tracing_commands
 from makermark.errors import FilesError, MakermarkError, ParamsError
 from makermark.files import read_json
 from makermark.params import from_mapping, read_params, read_yaml
@@ -29,6 +29,7 @@ app.add_typer(grids, name="grid")
 converters = typer.Typer(help="Published weights in the form that makermark reads.", no_args_is_help=True)
 app.add_typer(converters, name="convert")
 tracing_commands.add_to(app)
+serving_commands.add_to(app)
 
 STAGES = {
     "check": "Refuse params that no stage could carry out.",

@@ -63,3 +63,7 @@ class TracerError(MakermarkError):
 
 class CalibrationError(TracerError):
     """Dev holds too little of the right kind to say how sure a tracer may be."""
+
+
+class ServingError(MakermarkError):
+    """The page cannot be served as asked: a package is missing, the address is taken or open to others."""

@@ -133,11 +133,12 @@ def enroll(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Add a system to the gallery from a few clips, without training."""
-    from makermark.tracing import write_gallery
+    from makermark.tracing import changing, write_gallery
 
-    tracer = _load(model, gallery, device=device).enroll(name, files, family=family)
-    _ = tracer.calibrated  # nothing is written that could not be used
-    write_gallery(gallery, tracer.gallery.enrolled())
+    with changing(gallery):
+        tracer = _load(model, gallery, device=device).enroll(name, files, family=family)
+        _ = tracer.calibrated  # nothing is written that could not be used
+        write_gallery(gallery, tracer.gallery.enrolled())
     print(
         f"{name}: enrolled from {len(files)} clips; {gallery} now has {', '.join(tracer.gallery.enrolled().systems)}"
     )
@@ -229,10 +230,11 @@ def list_gallery(model: Model = "models", gallery: Enrolled = GALLERY) -> None:
 @galleries.command("remove")
 def remove_from_gallery(name: Name, model: Model = "models", gallery: Enrolled = GALLERY) -> None:
     """Remove an enrolled system."""
-    from makermark.tracing import write_gallery
+    from makermark.tracing import changing, write_gallery
 
-    left = _load(model, gallery).gallery.without(name).enrolled()
-    write_gallery(gallery, left)
+    with changing(gallery):
+        left = _load(model, gallery).gallery.without(name).enrolled()
+        write_gallery(gallery, left)
     print(f"{name}: removed; {gallery} has {', '.join(left.systems) or 'none'} now")
 
 
@@ -258,12 +260,13 @@ def import_gallery(
     gallery: Enrolled = GALLERY,
 ) -> None:
     """Add the systems of an exported gallery, once every value of it has been looked at."""
-    from makermark.tracing import enrolled_in, write_gallery
+    from makermark.tracing import changing, enrolled_in, write_gallery
 
-    here = _load(model, gallery).gallery
-    given = enrolled_in(file, here)
-    _refuse_empty(given, file)
-    write_gallery(gallery, here.joined(given).enrolled())
+    with changing(gallery):
+        here = _load(model, gallery).gallery
+        given = enrolled_in(file, here)
+        _refuse_empty(given, file)
+        write_gallery(gallery, here.joined(given).enrolled())
     print(f"{gallery}: {', '.join(given.systems)} added")
 
 

@@ -7,13 +7,15 @@ names no path that is ever opened. Legend of axes: N clips, S systems, D dimensi
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from makermark.errors import FilesError, TracerError
@@ -31,6 +33,7 @@ TEXTS = (
 LONGEST_NAME = 200
 LARGEST_BYTES = 1 << 28
 MOST_CLIPS = 1_000_000
+SECONDS_TO_WAIT_FOR_OTHERS = 60
 
 Names = NDArray[np.str_]
 
@@ -105,6 +108,28 @@ class Gallery:
 
     def _take(self, rows: NDArray[np.bool_]) -> Gallery:
         return replace(self, clips=self.clips[rows].reset_index(drop=True), vectors=self.vectors[rows])
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold the gallery at `path` from before it is read until it is written, so that no change of another is lost.
+
+    Raises TracerError where others hold it for long, FilesError where its folder refuses a lock.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=SECONDS_TO_WAIT_FOR_OTHERS)
+    except Timeout as error:
+        raise TracerError(
+            f"{path}: another process has been changing it for {SECONDS_TO_WAIT_FOR_OTHERS} s; end that one"
+        ) from error
+    except OSError as error:
+        raise FilesError(explain(error, path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:

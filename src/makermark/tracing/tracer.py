@@ -178,8 +178,12 @@ class Tracer:
                 for (name, _), heard in zip(good, self._listen([w for _, w in good]), strict=True):
                     yield self.judge(name, heard)
 
-    def enroll(self, name: str, files: Sequence[Audio], *, family: str = "") -> Tracer:
+    def enroll(
+        self, name: str, files: Sequence[Audio], *, family: str = "", clip_names: Sequence[str] = ()
+    ) -> Tracer:
         """This tracer with a system more, known by the clips in `files`, without training.
+
+        `clip_names` stand for the clips in the gallery and in errors, else the names of the files do.
 
         Raises AudioError for a clip that cannot be heard, TracerError for one with too little speech, too few clips,
         the same clip twice, or a name that is taken.
@@ -189,6 +193,8 @@ class Tracer:
                 f"system {name!r}: {len(files)} clip; give {MIN_CLIPS} or more, better 5 or more"
             )
         named = [_named(each) for each in files]
+        if clip_names:
+            named = [(given, audio) for given, (_, audio) in zip(clip_names, named, strict=True)]
         waveforms = [self.waveform(audio) for _, audio in named]
         heard = self._listen(waveforms)
         for (clip, _), each in zip(named, heard, strict=True):
