@@ -1,29 +1,16 @@
 """A small tracer of tones to serve, and a real server in a thread."""
 
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-import yaml
-
-from makermark import backbones, losses
-from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
-from makermark.corpora.rows import derive_seen
-from makermark.embedding import embed
-from makermark.features.cache import FeatureCache, write_cache
-from makermark.params import from_mapping
 from makermark.serving import Desk, application
 from makermark.serving.listening import bound, server
 from makermark.tracing import Tracer
-from makermark.tracing.kept import write_kept
-from makermark.tracing.making import make_tracer
-from makermark.training import weights_of
-from makermark.vectors import write_embeddings
-from tests_support import tone_corpus
+from tests_support import VIBRATO_HZ
+from tracer_support import leave_tracer
 
 LIMITS = {
     "hosts": ["testserver", "127.0.0.1"], "threads": 2, "waiting": 64, "max_seconds": 5.0, "max_bytes": 1 << 20,
@@ -33,41 +20,9 @@ LIMITS = {
 
 
 def make_models(folder: Path) -> dict[str, list[Path]]:
-    """A model of slow and middle tones with its tracer in `folder`/models; the files of every system."""
-    content = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    content["trace"] |= {"clip_seconds": [0.5, 1.0], "clips_per_system": 4, "min_speech_seconds": 0.3}
-    content["trace"] |= {"window_seconds": 0.8, "hop_seconds": 0.4}
-    manifest, front_end = tone_corpus(folder)
-    rows = manifest.rows
-    late = rows["utterance_id"].str.extract(r"(\d+)$")[0].astype(int) >= 5
-    to_test = (rows["split"] == "train") & (late | (rows["system"] == "fast"))
-    split = rows["split"].where(~to_test, "test")
-    manifest = dataclasses.replace(manifest, rows=derive_seen(rows.assign(split=split, family="tone")))
-    torch.manual_seed(0)
-    settings = {"scale": 10.0, "bias": -5.0}
-    parts = {
-        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap"),
-        "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
-    }
-    description = Description(
-        backbone="resnet34", backbone_settings={"pooling": "sap"}, dim=8, loss="ge2e", loss_settings=settings,
-        systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
-        front_end_parameters=dict(front_end.parameters()), feature_fingerprint="", params=content, epoch=1,
-        dev_eer_percent=50.0, git_commit="c" * 40, versions={},
-    )  # fmt: skip
-    (folder / "models").mkdir()
-    digest = save_checkpoint(folder / "models/best", weights_of(parts), description)
-    write_cache(manifest, front_end, folder / "features", shard_utterances=64, max_bad_fraction=0,
-                min_seconds=0.1, max_seconds=60, workers=1)  # fmt: skip
-    cache = FeatureCache.open(folder / "features/fbank", front_end.parameters())
-    vectors = embed(load_checkpoint(folder / "models/best").backbone, cache,
-                    cache.rows_of(manifest.rows["utterance_id"]), batch_frames=6000,
-                    device=torch.device("cpu"))  # fmt: skip
-    write_embeddings(folder / "model.arrow", manifest.rows, vectors, metadata={"model_sha256": digest})
-    made = make_tracer(from_mapping(content), manifest, folder / "model.arrow", folder / "models/best")
-    write_kept(folder / "models/tracer", made.kept)
-    systems = sorted(set(rows["system"]))
-    return {system: sorted((folder / "audio").glob(f"*-{system}-*.flac")) for system in systems}
+    """A model of slow and middle tones with its tracer in `folder`/models; the files of every system, fast ones too."""
+    leave_tracer(folder)
+    return {name: sorted((folder / "corpus/audio").glob(f"*-{name}-*.flac")) for name in VIBRATO_HZ}
 
 
 def app_of(models: Path, gallery: Path, **limits):

@@ -32,7 +32,7 @@ function candidate(each) {
 
 function row({ mark, name, family, ratio: said, posterior }) {
   const bar = make("td", { className: "posterior", text: percent(posterior) });
-  bar.style.setProperty("--share", percent(posterior));
+  bar.style.setProperty("--share", `${100 * posterior}%`);
   const system = make("td", { text: name });
   if (family) system.append(make("div", { className: "family", text: family }));
   return make("tr", { className: mark ? "in-set" : "", children: [make("td", { text: mark }), system, make("td", { text: said }), bar] });
