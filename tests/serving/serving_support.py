@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from makermark.serving import Desk, application
@@ -25,11 +26,15 @@ def make_models(folder: Path) -> dict[str, list[Path]]:
     return {name: sorted((folder / "corpus/audio").glob(f"*-{name}-*.flac")) for name in VIBRATO_HZ}
 
 
+@cache
+def tracer_of(models: Path) -> Tracer:
+    return Tracer.load(models, device="cpu")
+
+
 def app_of(models: Path, gallery: Path, **limits):
     """An application with LIMITS, some of them replaced."""
     chosen = LIMITS | limits
-    tracer = Tracer.load(models, device="cpu")
-    desk = Desk(tracer, gallery, corpus=None, max_seconds=chosen["max_seconds"])
+    desk = Desk(tracer_of(models), gallery, corpus=None, max_seconds=chosen["max_seconds"])
     return application(desk, **chosen)
 
 
