@@ -102,13 +102,13 @@ def test_a_system_is_enrolled_and_removed(world, page):
     page.set_input_files("#enrol-files", world[1]["fast"][:5])
     page.click("#enrol-form button")
     page.wait_for_function(
-        "document.getElementById('gallery-status').textContent === '<b>fast</b> is enrolled.'"
+        "() => document.getElementById('gallery-status').textContent === '<b>fast</b> is enrolled.'"
     )
     assert page.locator("#systems tr").first.inner_text().split("\t")[0] == "<b>fast</b>"
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_label("Remove <b>fast</b>").click()
     page.wait_for_function(
-        "document.getElementById('gallery-status').textContent === '<b>fast</b> is removed.'"
+        "() => document.getElementById('gallery-status').textContent === '<b>fast</b> is removed.'"
     )
     assert page.locator("#systems tr").count() == 2
 
@@ -125,7 +125,7 @@ def test_two_clips_are_compared_by_keyboard(world, page):
 
 def test_the_microphone_is_recorded(page):
     page.click("#record")
-    page.wait_for_function("parseInt(document.getElementById('recording').lastChild?.textContent) >= 2")
+    page.wait_for_function("() => parseInt(document.getElementById('recording').lastChild?.textContent) >= 2")
     page.click("#record")
     page.wait_for_selector("#verdict:not([hidden])")
     assert page.inner_text("#verdict-file").startswith("recording.wav: ")

@@ -74,12 +74,12 @@ def test_a_head_that_never_ends_is_given_up(address, monkeypatch):
     for parts in ((), (b"GET / HT",), (b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"GET /")):
         start = time.monotonic()
         with suppress(ConnectionResetError):
-            raw(address, *parts)
+            raw(address, *parts, pause=0.3)
         assert 0.4 < time.monotonic() - start < 10
 
 
 def test_a_head_that_is_too_long_is_refused(address):
-    answer, _ = raw(address, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+    answer, _ = raw(address, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 30_000)
     assert answer.startswith(b"HTTP/1.1 4")
 
 
