@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from makermark import __version__
 from makermark.serving.answers import Health, Model, Problem, Systems
-from makermark.serving.desk import Desk
+from makermark.serving.desk import Asked, Desk
 from makermark.serving.guarding import Refused
 from makermark.serving.line import Line
 from makermark.serving.uploads import Upload
@@ -24,7 +24,9 @@ NO_PLACE: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes(desk: Desk, line: Line, *, max_seconds: float, max_bytes: int, changeable: bool) -> APIRouter:
+def routes(
+    desk: Desk, line: Line[Asked, Trace], *, max_seconds: float, max_bytes: int, changeable: bool
+) -> APIRouter:
     """The paths below /api. Where the gallery is not `changeable`, those that change it are refused."""
     api = APIRouter(prefix="/api")
 
@@ -37,8 +39,7 @@ def routes(desk: Desk, line: Line, *, max_seconds: float, max_bytes: int, change
     @api.post("/trace", operation_id="trace")
     async def trace(file: Clip, prior_known: Prior = None) -> Trace:
         """Say which system made a clip, how sure that is, and when it is none of those known."""
-        upload = Upload.of(file)
-        return await line.run(lambda: desk.trace(upload, prior_known=prior_known))
+        return await line.answer((Upload.of(file), prior_known))
 
     @api.post("/compare", operation_id="compare")
     async def compare(a: Clip, b: Clip, prior_same: Prior = None) -> Comparison:

@@ -64,7 +64,7 @@ def application(
     changeable: bool,
 ) -> Guard:
     """An ASGI application; what the limits mean, `Guard`, `Line` and `api.routes` say."""
-    line = Line(threads=threads, waiting=waiting)
+    line = Line(desk.trace_all, threads=threads, waiting=waiting)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

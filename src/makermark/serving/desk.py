@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from makermark.errors import AudioError, TracerError
+from makermark.errors import AudioError, MakermarkError, TracerError
 from makermark.evidence import gather, html_report
 from makermark.serving.uploads import Upload
 from makermark.tracing import Comparison, Gallery, Trace, Tracer, changing, enrolled_in, write_gallery
@@ -18,6 +18,9 @@ T = TypeVar("T")
 LEAST_CLIPS = 5  # to enrol a system from
 PRIORS_KEPT = 8  # tracers for as many priors are kept at hand
 
+Asked = tuple[
+    Upload, float | None
+]  # a clip, and the prior that its maker is in the gallery, if not the usual one
 Stamp = tuple[int, int, int] | None  # of the gallery's file: whether it is another one than was read
 
 
@@ -56,10 +59,21 @@ class Desk:
                     self._tracers.popitem(last=False)
             return self._tracers[priors]
 
-    def trace(self, upload: Upload, *, prior_known: float | None) -> Trace:
-        """Who made this clip; raises AudioError."""
-        tracer = self.tracer(prior_known=prior_known)
-        return tracer.judge(upload.name, self._heard(upload, tracer.hear))
+    def trace_all(self, asked: Sequence[Asked]) -> list[Trace | Exception]:
+        """Who made each clip, heard together; for one that cannot be heard, what to raise."""
+        told: dict[int, Trace | Exception] = {}
+        judges: dict[int, Tracer] = {}
+        clips = []
+        for place, (upload, prior_known) in enumerate(asked):
+            try:
+                judges[place] = tracer = self.tracer(prior_known=prior_known)
+                clips.append((place, (self._heard(upload, tracer.waveform), tracer.rate_hz)))
+            except MakermarkError as error:
+                told[place] = error
+        heard = self._trained.hear_all([clip for _, clip in clips])
+        for (place, _), each in zip(clips, heard, strict=True):
+            told[place] = judges[place].judge(asked[place][0].name, each)
+        return [told[place] for place in range(len(asked))]
 
     def compare(self, a: Upload, b: Upload, *, prior_same: float | None) -> Comparison:
         """Whether one system made both; raises AudioError."""

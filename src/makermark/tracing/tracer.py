@@ -160,6 +160,10 @@ class Tracer:
         """What is judged of a clip: its vector and those of its windows; raises AudioError."""
         return self._listen([self.waveform(audio)])[0]
 
+    def hear_all(self, audios: Sequence[Audio]) -> list[Heard]:
+        """As `hear`, of each; together that is sooner done than one after another."""
+        return self._listen([self.waveform(audio) for audio in audios])
+
     def waveform(self, audio: Audio) -> Samples:
         """The samples (T,) that the model hears of a clip, at `rate_hz`; raises AudioError."""
         return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
