@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
+import weakref
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
 
 from fastapi import UploadFile
 
@@ -24,23 +24,25 @@ SAMPLES_PER_SECOND = (
 )  # over all channels: what the longest clip may hold, so that no header asks for more
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Upload:
-    """A client's file. `name` is for people only; `file` is open, and this object's own."""
+    """A client's file. `name` is for people only; `descriptor` is open as long as anybody holds this object."""
 
     name: str
-    file: BinaryIO
+    descriptor: int
 
     @classmethod
     def of(cls, sent: UploadFile) -> Upload:
         """The file apart from the request, which closes its own when it ends, whoever may still be reading."""
-        return cls(shown(sent.filename or ""), os.fdopen(os.dup(sent.file.fileno()), "rb"))
+        upload = cls(shown(sent.filename or ""), os.dup(sent.file.fileno()))
+        weakref.finalize(upload, os.close, upload.descriptor)
+        return upload
 
     @property
     def path(self) -> Path:
         """Of the open file, for those who want a path."""
-        self.file.seek(0)  # macOS gives out the position together with the file
-        return Path(f"/dev/fd/{self.file.fileno()}")
+        os.lseek(self.descriptor, 0, os.SEEK_SET)  # macOS gives out the position together with the file
+        return Path(f"/dev/fd/{self.descriptor}")
 
     def check(self, *, max_seconds: float) -> None:
         """Raise AudioError for what is no audio, or whose header promises more than is taken, before it is decoded."""
