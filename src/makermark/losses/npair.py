@@ -34,11 +34,11 @@ class NPair(Loss):
         with full_precision(embeddings) as x:
             anchor_places = turn[:, None, None]  # (R, 1, 1)
             positive_places = anchor_places + 1 + turn[:-1, None] % (batch.counts - 1)  # (R, R - 1, C)
-            anchors = x[rows_at(anchor_places[:, 0], x.detach(), batch)]  # (R, C, D)
-            chosen = rows_at(positive_places, x.detach(), batch)  # (R, R - 1, C)
-            positives = x.index_select(0, chosen.flatten()).view(*chosen.shape, -1)  # (R, R - 1, C, D)
-            products = anchors @ positives.flatten(1, 2).mT  # (R, C, (R - 1) C)
-            shares = products.view(*anchors.shape[:2], *positives.shape[1:3]).log_softmax(
+            anchors = rows_at(anchor_places[:, 0], x.detach(), batch)  # (R, C)
+            positives = rows_at(positive_places, x.detach(), batch)  # (R, R - 1, C)
+            wanted = positives.flatten(1)[:, None].expand(-1, anchors.shape[1], -1)  # (R, C, (R - 1) C)
+            products = (x @ x.T)[anchors].gather(2, wanted)
+            shares = products.view(*anchors.shape, *positives.shape[1:]).log_softmax(
                 dim=3
             )  # (R, C, R - 1, C)
             own = shares.diagonal(dim1=1, dim2=3)  # (R, R - 1, C)
