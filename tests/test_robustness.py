@@ -8,28 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
-from makermark import backbones, losses, tracking, vectors
-from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
-from makermark.corpora.rows import read_manifest, write_manifest
-from makermark.embedding import embed
+from makermark import tracking, vectors
+from makermark.checkpoint import load_checkpoint
+from makermark.corpora.rows import read_manifest
 from makermark.errors import ParamsError, TracerError
 from makermark.experiment import train_experiment
-from makermark.features.cache import FeatureCache, write_cache
+from makermark.features.cache import write_cache
 from makermark.inputs import copies_of
 from makermark.params import from_mapping
 from makermark.reporting.robustness import COLUMNS, plot_robustness, robustness_markdown
 from makermark.scoring import score_set
 from makermark.tracing import Tracer
 from makermark.tracing.hearing import Hearing
-from makermark.tracing.kept import write_kept
-from makermark.tracing.making import make_tracer
 from makermark.tracking import NoTracker
-from makermark.training import weights_of
-from makermark.vectors import write_embeddings
 from tests_support import tone_corpus
+from tracer_support import make_world
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "stages"))
@@ -48,39 +43,7 @@ HOW = {"shard_utterances": 12, "max_bad_fraction": 0, "min_seconds": 0.1, "max_s
 def world(tmp_path_factory):
     """What the pipeline leaves, small: `slow` and `middle` were trained on, `fast` is unknown."""
     folder = tmp_path_factory.mktemp("robust")
-    manifest, front_end = tone_corpus(folder)
-    rows = manifest.rows
-    late = rows["utterance_id"].str.extract(r"(\d+)$")[0].astype(int) >= 5
-    to_test = (rows["split"] == "train") & (late | (rows["system"] == "fast"))
-    write_manifest(
-        folder / "manifest.parquet",
-        rows.assign(split=rows["split"].where(~to_test, "test"), family="tone"),
-        corpus="test",
-        root="audio",
-    )
-    manifest = read_manifest(folder / "manifest.parquet")
-    rows = manifest.rows
-    torch.manual_seed(0)
-    settings = {"scale": 10.0, "bias": -5.0}
-    parts = {
-        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap"),
-        "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
-    }
-    description = Description(
-        backbone="resnet34", backbone_settings={"pooling": "sap"}, dim=8, loss="ge2e", loss_settings=settings,
-        systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
-        front_end_parameters=dict(front_end.parameters()), feature_fingerprint="", params=CONTENT, epoch=1,
-        dev_eer_percent=50.0, git_commit="c" * 40, versions={},
-    )  # fmt: skip
-    (folder / "models").mkdir()
-    digest = save_checkpoint(folder / "models/best", weights_of(parts), description)
-    write_cache(manifest, front_end, folder / "features", **HOW)
-    cache = FeatureCache.open(folder / "features/fbank", front_end.parameters())
-    found = embed(load_checkpoint(folder / "models/best").backbone, cache, cache.rows_of(rows["utterance_id"]),
-                    batch_frames=6000, device=torch.device("cpu"))  # fmt: skip
-    write_embeddings(folder / "model.arrow", rows, found, metadata={"model_sha256": digest})
-    made = make_tracer(from_mapping(CONTENT), manifest, folder / "model.arrow", folder / "models/best")
-    write_kept(folder / "models/tracer", made.kept)
+    make_world(folder, CONTENT)
     return folder
 
 
@@ -93,7 +56,7 @@ def stage(world, monkeypatch):
         params = world / f"{name}.yaml"
         params.write_text(yaml.safe_dump(CONTENT | {"robustness": CONTENT["robustness"] | changes}))
         out = world / name
-        paths = [world / "manifest.parquet", world / "model.arrow", world / "models"]
+        paths = [world / "corpus/manifest.parquet", world / "model.arrow", world / "models"]
         robustness.main(*paths, out / "robustness.json", out / "plots", params=params)
         return out
 
@@ -128,7 +91,7 @@ def test_clean_figures_are_those_of_the_embedded_vectors(world, stage):
     told = json.loads(
         (stage("whole", conditions=["clean"], utterances_per_system=99) / "robustness.json").read_text()
     )
-    manifest = read_manifest(world / "manifest.parquet")
+    manifest = read_manifest(world / "corpus/manifest.parquet")
     test = manifest.rows[manifest.rows["split"] == "test"].sort_values("utterance_id")
     hearing = Hearing(load_checkpoint(world / "models/best"))
     heard = hearing.vectors([hearing.read(manifest.file(path)) for path in test["path"]])

@@ -9,8 +9,8 @@ import soundfile
 
 from makermark.evidence import gather
 from makermark.tracing import Tracer
-from tests_support import tone
-from tracer_support import leave_tracer
+from tests_support import VIBRATO_HZ, tone
+from tracer_support import make_world
 
 
 class World(NamedTuple):
@@ -23,7 +23,8 @@ class World(NamedTuple):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evidence")
-    files = leave_tracer(folder)
+    made = make_world(folder)
+    files = {system: made.of(system) for system in VIBRATO_HZ}
     rng = np.random.default_rng(3)
     soundfile.write(folder / "long.flac", np.concatenate([tone(1.5, rng), tone(5.0, rng)]), 16000)
     return World(folder, Tracer.load(folder / "models", device="cpu"), files, folder / "long.flac")

@@ -27,7 +27,7 @@ from makermark.registering.asking import answer
 from makermark.tracing import Tracer
 from makermark.tracing.measuring import measure, measure_enrolment
 from makermark.vectors import read_embeddings
-from tracing_support import make_world
+from tracer_support import make_world
 
 pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
 pytestmark = pytest.mark.xdist_group("registering")

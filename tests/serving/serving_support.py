@@ -11,7 +11,7 @@ from makermark.serving import Desk, application
 from makermark.serving.listening import bound, server
 from makermark.tracing import Tracer
 from tests_support import VIBRATO_HZ
-from tracer_support import leave_tracer
+from tracer_support import make_world
 
 LIMITS = {
     "hosts": ["testserver", "127.0.0.1"], "threads": 2, "waiting": 64, "max_seconds": 5.0, "max_bytes": 1 << 20,
@@ -22,8 +22,8 @@ LIMITS = {
 
 def make_models(folder: Path) -> dict[str, list[Path]]:
     """A model of slow and middle tones with its tracer in `folder`/models; the files of every system, fast ones too."""
-    leave_tracer(folder)
-    return {name: sorted((folder / "corpus/audio").glob(f"*-{name}-*.flac")) for name in VIBRATO_HZ}
+    world = make_world(folder)
+    return {name: world.of(name) for name in VIBRATO_HZ}
 
 
 @cache

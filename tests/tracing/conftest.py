@@ -3,7 +3,7 @@
 import pytest
 
 from makermark.tracing import Tracer
-from tracing_support import make_world
+from tracer_support import make_world
 
 
 @pytest.fixture(scope="module")

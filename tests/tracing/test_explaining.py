@@ -20,7 +20,7 @@ from makermark.errors import AudioError, ManifestError, TracerError
 from makermark.reporting.attribution import plot_attribution
 from makermark.tracing.explained import PARTS, by_part, chosen_clips, explain_test, figures_of, of_systems
 from makermark.tracing.explaining import explain_clip
-from tracing_support import CONTENT
+from tracer_support import CONTENT
 
 EXPLAIN = {"clips_per_system": 2, "longest_seconds": 0.6, "draws": 2, "seed": 0}
 REPOSITORY = Path(__file__).parents[2]
