@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
@@ -465,4 +466,7 @@ LOOKS: dict[str, Callable[[], str]] = {
 
 def main() -> None:
     """The console script."""
+    # names of files and systems are anything: what an encoding cannot say is escaped
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     door.guard(app)

@@ -77,13 +77,14 @@ def trace(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     if files == [Path("-")]:
-        files = [Path(line) for line in sys.stdin.read().splitlines() if line]
+        files = [Path(os.fsdecode(line)) for line in sys.stdin.buffer.read().splitlines() if line]
     tracer = _load(model, gallery, device=device, prior_known=prior_known)
     notes = Console(stderr=True)
     bad: list[Path] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = not notes.is_terminal or len(files) < 2
-    with Progress(*columns, console=notes, disable=quiet) as progress:
+    quiet = not notes.is_terminal or sys.stdout.isatty() or len(files) < 2
+    # rich would send what is printed to where the bar stands, away from the results' own file or pipe
+    with Progress(*columns, console=notes, disable=quiet, redirect_stdout=False) as progress:
         task = progress.add_task("clips", total=len(files))
 
         def failed(path: Path, reason: str) -> None:
@@ -92,7 +93,7 @@ def trace(
             progress.advance(task)
 
         for told in tracer.trace_all(files, workers=workers, failed=failed):
-            print(json.dumps(told.as_json(), ensure_ascii=False) if as_json else "\n".join(lines_of(told)))
+            print(json.dumps(told.as_json()) if as_json else "\n".join(lines_of(told)), flush=True)
             progress.advance(task)
     if bad:
         print(f"{len(bad)} of {len(files)} files could not be heard", file=sys.stderr)
@@ -136,7 +137,7 @@ def enroll(
     from makermark.tracing import changing, write_gallery
 
     with changing(gallery):
-        tracer = _load(model, gallery, device=device).enroll(name, files, family=family)
+        tracer = _load(model, gallery, device=device, new=True).enroll(name, files, family=family)
         _ = tracer.calibrated  # nothing is written that could not be used
         write_gallery(gallery, tracer.gallery.enrolled())
     print(
@@ -160,7 +161,7 @@ def compare(
 
     told = Tracer.load(model, device=device, prior_same=prior_same).compare(a, b)
     if as_json:
-        print(json.dumps({"a": str(a), "b": str(b), **asdict(told)}, ensure_ascii=False))
+        print(json.dumps({"a": str(a), "b": str(b), **asdict(told)}))
         return
     print(f"one maker against two: LR {ratio(told.log10_lr, at_bound=told.at_bound)}")
     print(f"one maker: {100 * told.posterior_same:.1f} %, with prior {100 * told.prior_same:g} %")
@@ -208,7 +209,8 @@ def report(
     tracer = _load(model, gallery, device=device, prior_known=prior_known)
     evidence = gather(tracer, file, corpus=corpus)
     with replacing(page) as draft:
-        draft.write_text(html_report(evidence), encoding="utf-8")
+        # a file's name may hold bytes that are no UTF-8
+        draft.write_text(html_report(evidence), encoding="utf-8", errors="backslashreplace")
     told = evidence.trace
     print(f"{page}: {told.verdict}{f': {told.name}' if told.name else ''}")
 
@@ -263,16 +265,22 @@ def import_gallery(
     from makermark.tracing import changing, enrolled_in, write_gallery
 
     with changing(gallery):
-        here = _load(model, gallery).gallery
+        here = _load(model, gallery, new=True).gallery
         given = enrolled_in(file, here)
         _refuse_empty(given, file)
         write_gallery(gallery, here.joined(given).enrolled())
     print(f"{gallery}: {', '.join(given.systems)} added")
 
 
-def _load(model: str, gallery: Path, *, device: str = "auto", prior_known: float | None = None) -> Tracer:
+def _load(
+    model: str, gallery: Path, *, device: str = "auto", prior_known: float | None = None, new: bool = False
+) -> Tracer:
+    """The tracer with the systems enrolled in `gallery`, of which a `new` one is empty, and so is the usual one before
+    anything was enrolled."""
     from makermark.tracing import Tracer
 
+    if not (new or gallery == GALLERY or gallery.exists()):
+        raise FilesError(f"{gallery}: missing: there is no such gallery")
     return Tracer.load(model, gallery=gallery, device=device, prior_known=prior_known)
 
 

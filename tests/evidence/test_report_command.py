@@ -1,6 +1,7 @@
 """`makermark report`."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -9,13 +10,17 @@ from makermark.cli import app
 from reading_html import Page
 
 
+@pytest.fixture(autouse=True)
+def _where_nothing_was_enrolled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def run(world, *arguments):
-    given = ["--model", world.folder / "models", "--gallery", world.folder / "none.arrow", "--device", "cpu"]
+    given = ["--model", world.folder / "models", "--device", "cpu"]
     return CliRunner().invoke(app, [*map(str, arguments), *map(str, given)])
 
 
-def test_a_report_says_what_trace_says(world, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_report_says_what_trace_says(world, tmp_path):
     file = world.files["slow"][0]
     told = json.loads(run(world, "trace", file, "--json").stdout)
     done = run(world, "report", file, "--corpus", world.folder / "corpus")
@@ -27,6 +32,14 @@ def test_a_report_says_what_trace_says(world, tmp_path, monkeypatch):
     assert told["reason"] in text
     assert told["model_sha256"] in text
     assert f"{100 * told['candidates'][0]['posterior']:.1f} %" in text
+
+
+def test_a_name_that_is_no_utf8_is_reported_too(world, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    odd.write_bytes(world.files["slow"][0].read_bytes())
+    done = run(world, "report", odd, "--out", tmp_path / "out.html")
+    assert done.exit_code == 0, done.output
+    assert "caf\\udce9.flac" in Page((tmp_path / "out.html").read_text(encoding="utf-8")).text
 
 
 @pytest.mark.parametrize("out", ["clip.wav", "report", "clip.flac"])

@@ -1,7 +1,12 @@
 """A tracer of a small model on tones: the same vectors as the embed stage, what is said, and the commands."""
 
+import dataclasses
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,7 @@ from makermark.checkpoint import load_checkpoint
 from makermark.cli import app
 from makermark.errors import AudioError, CalibrationError, TracerError
 from makermark.reporting import tracer_line
-from makermark.tracing import Tracer, read_gallery
+from makermark.tracing import Tracer, read_gallery, write_gallery
 from makermark.tracing.calibrating import Clips, Lines
 from makermark.tracing.hearing import speech_seconds, windows
 from makermark.tracing.kept import read_kept, write_none
@@ -142,10 +147,20 @@ def test_comparing_is_symmetric_and_a_clip_is_most_like_itself(world, tracer):
     assert tracer.compare(a, a).log10_lr >= tracer.compare(a, b).log10_lr
 
 
-@pytest.mark.parametrize("samples", [np.zeros(16000), np.full(16000, np.nan), np.ones(10), np.empty(0)])
-def test_samples_that_are_no_speech_are_refused(tracer, samples):
-    with pytest.raises(AudioError):
-        tracer.trace((samples, 16000))
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "said"),
+    [
+        (np.zeros(16000), 16000, "silent"),
+        (np.full(16000, np.nan), 16000, "NaN"),
+        (np.arange(10.0), 16000, "too short"),
+        (np.empty(0), 16000, "silent"),
+        (np.arange(16000, dtype=np.int16), 16000, "not .* floating-point"),
+        (np.arange(16000.0), 0, "rate of 0 Hz"),
+    ],
+)
+def test_samples_that_are_no_speech_are_refused(tracer, samples, rate_hz, said):
+    with pytest.raises(AudioError, match=said):
+        tracer.trace((samples, rate_hz))
 
 
 def test_a_tracer_of_another_model_is_refused(world, tmp_path):
@@ -188,6 +203,57 @@ def test_trace_writes_json_lines_and_passes_over_what_is_bad(world, tmp_path):
     assert "1 of 3 files could not be heard" in done.stderr
     assert done.exit_code == 1
     assert command(world, "trace", good[0]).exit_code == 0
+
+
+def test_results_go_to_their_file_while_the_bar_is_shown_on_a_terminal(world, tmp_path):
+    terminal, end = pty.openpty()
+    program = [sys.executable, "-c", "from makermark.cli import main; main()", "trace", "--json"]
+    command = [*program, "--model", world.folder / "models", *world.of("slow")[:2]]
+    with (tmp_path / "told.jsonl").open("wb") as out:
+        subprocess.run(command, stdout=out, stderr=end, check=True, env=os.environ | {"TERM": "xterm"})
+    os.close(end)
+    assert b"2/2" in os.read(terminal, 1 << 16)
+    os.close(terminal)
+    lines = (tmp_path / "told.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == list(map(str, world.of("slow")[:2]))
+
+
+def test_names_that_are_no_utf8_come_from_a_list_and_stand_in_json(world, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    shutil.copy(world.of("slow")[0], odd)
+    options = ["trace", "-", "--json", "--model", str(world.folder / "models")]
+    done = CliRunner().invoke(app, options, input=os.fsencode(odd) + b"\n")
+    assert json.loads(done.stdout)["file"] == str(odd)
+    assert done.stdout_bytes.isascii()
+
+
+@pytest.mark.parametrize("name", ["l" * 220, " two\nlines ", os.fsdecode(b"caf\xe9"), "\u200b"])
+def test_a_gallery_can_be_read_whatever_the_clips_are_called(world, tmp_path, name):
+    clips = [tmp_path / f"{name}{number}.flac" for number in range(3)]
+    for clip, sound in zip(clips, world.of("fast"), strict=False):
+        shutil.copy(sound, clip)
+    gallery = tmp_path / "gallery.arrow"
+    assert command(world, "enroll", "fast", *clips, "--gallery", gallery).exit_code == 0
+    assert "fast" in command(world, "gallery", "list", "--gallery", gallery).stdout
+
+
+def test_a_gallery_that_could_not_be_read_is_not_written(world, tmp_path):
+    of_train = world.made.kept.gallery
+    torn = of_train.clips.assign(family=["other", *of_train.clips["family"][1:]])
+    for clips, said in (
+        (torn, f"system {of_train.clips['system'][0]!r} has two families"),
+        (of_train.clips.assign(clip="l" * 201), "a name has 1 to 200"),
+    ):
+        with pytest.raises(TracerError, match=said):
+            write_gallery(tmp_path / "gallery.arrow", dataclasses.replace(of_train, clips=clips))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["trace", "CLIP"], ["report", "CLIP"], ["gallery", "list"]])
+def test_a_gallery_that_is_asked_for_and_missing_is_told(world, tmp_path, arguments):
+    arguments = [world.of("slow")[0] if each == "CLIP" else each for each in arguments]
+    done = command(world, *arguments, "--gallery", tmp_path / "mistyped.arrow")
+    assert "mistyped.arrow: missing" in str(done.exception)
 
 
 def test_a_gallery_goes_from_one_project_to_another(world, tmp_path):

@@ -136,7 +136,8 @@ def _clip(audio: Audio, name: str, sound: bytes, manifest: Manifest | None) -> C
 
     with Path(audio).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    told = soundfile.info(str(audio))
+        file.seek(0)
+        told = soundfile.info(file)  # by its path soundfile would refuse a name that is no UTF-8
     same = (
         [] if manifest is None else manifest.rows["utterance_id"][manifest.rows["sha256"] == sha256].tolist()
     )

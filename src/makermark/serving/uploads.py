@@ -7,7 +7,6 @@ reader of audio opens through its descriptor.
 from __future__ import annotations
 
 import os
-import unicodedata
 import weakref
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from fastapi import UploadFile
 
 from makermark.errors import AudioError
+from makermark.tracing.gallery import plain_name
 
 LONGEST_NAME = 120  # characters of a file's name that are shown and kept in the gallery
 MOST_CHANNELS = 8
@@ -71,5 +71,4 @@ class Upload:
 def shown(name: str) -> str:
     """A client's file name as it is shown: its last part, without control characters, not too long."""
     last = PurePosixPath(PureWindowsPath(name).name).name
-    plain = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C").strip()
-    return plain[:LONGEST_NAME].strip(" .") or "clip"
+    return plain_name(last, longest=LONGEST_NAME).strip(" .") or "clip"

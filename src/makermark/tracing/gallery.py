@@ -67,8 +67,8 @@ class Gallery:
     def with_system(
         self, name: str, vectors: NDArray[np.float32], clips: Sequence[str], *, family: str = ""
     ) -> Gallery:
-        """This gallery and one system more, of `vectors` (n, D) of any length. Raises TracerError for a name that is
-        no name or is taken, or for vectors that are no directions."""
+        """This gallery and one system more, of `vectors` (n, D) of any length; `clips` are kept as `plain_name` gives
+        them. Raises TracerError for a name that is no name or is taken, or for vectors that are no directions."""
         check_name(name, what="system")
         if family:
             check_name(family, what="family")
@@ -78,7 +78,8 @@ class Gallery:
             )
         if not np.isfinite(vectors).all() or not np.abs(vectors).sum(axis=1).all():
             raise TracerError(f"system {name!r}: a clip has no usable vector; leave that clip out")
-        rows = pd.DataFrame({"system": name, "family": family, "origin": ENROLLED, "clip": list(clips)})
+        kept = [plain_name(clip) or "clip" for clip in clips]
+        rows = pd.DataFrame({"system": name, "family": family, "origin": ENROLLED, "clip": kept})
         return replace(
             self,
             clips=pd.concat([self.clips, rows], ignore_index=True),
@@ -133,7 +134,8 @@ def changing(path: Path) -> Iterator[None]:
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:
-    """Write one Arrow file."""
+    """Write one Arrow file; raises TracerError for what `read_gallery` would refuse."""
+    _check_rows(path, gallery.clips[list(TEXTS)].astype(str), gallery.vectors)
     columns = {name: pa.array(gallery.clips[name].astype(str).tolist(), pa.string()) for name in TEXTS}
     flat = pa.array(np.ascontiguousarray(gallery.vectors, dtype=np.float32).ravel())
     columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, gallery.vectors.shape[1])
@@ -182,11 +184,19 @@ def _check_rows(path: Path, clips: pd.DataFrame, vectors: NDArray[np.float32]) -
                 f"{path}: system {system!r} has origin {origin!r}; it is {TRAINED} or {ENROLLED}"
             )
     of_one = clips.groupby("system")[["family", "origin"]].nunique()
-    if (of_one > 1).any(axis=None):
-        raise TracerError(f"{path}: system {of_one.index[0]!r} has two families or origins")
+    torn = of_one.index[(of_one > 1).any(axis=1)]
+    if len(torn):
+        raise TracerError(f"{path}: system {torn[0]!r} has two families or origins")
     lengths = np.linalg.norm(vectors, axis=1)
     if not (np.abs(lengths - 1) < 1e-3).all():
         raise TracerError(f"{path}: a vector is not of length 1; write it with `makermark gallery export`")
+
+
+def plain_name(text: str, *, longest: int = LONGEST_NAME) -> str:
+    """What of any text `check_name` lets stand: no control characters, no spaces at its ends, not too long; it may be
+    empty."""
+    plain = "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")
+    return plain.strip()[:longest].strip()
 
 
 def check_name(name: str, *, what: str) -> None:

@@ -53,7 +53,12 @@ class Hearing:
         return audio.read(path, sample_rate_hz=self.rate_hz, min_seconds=least, max_seconds=LONGEST_SECONDS)
 
     def take(self, samples: NDArray[np.floating], rate_hz: int) -> Samples:
-        """Samples (T,) or (T, channels) at any rate as `read` gives a file's; raises AudioError for what it refuses."""
+        """Samples (T,) or (T, channels), full scale 1, at any rate as `read` gives a file's; raises AudioError for what
+        it refuses."""
+        if not np.issubdtype(np.asarray(samples).dtype, np.floating) or np.ndim(samples) not in (1, 2):
+            raise AudioError("samples: not (T,) or (T, channels) of floating-point numbers, full scale 1")
+        if not rate_hz > 0:
+            raise AudioError(f"samples: a rate of {rate_hz} Hz is none")
         mixed = np.asarray(samples, dtype=np.float32)
         mixed = mixed if mixed.ndim == 1 else mixed.mean(axis=1)
         if not np.isfinite(mixed).all():
