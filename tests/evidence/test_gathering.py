@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,12 @@ def test_the_verdict_turns_at_the_prior_that_is_said_and_at_no_other(world, rate
             (only,) = places
             assert grid[only] <= found <= grid[only + 1]
     assert turned or rate == 0.05
+
+
+def test_no_prior_is_said_that_no_number_holds():
+    told = SimpleNamespace(in_set=np.array([[True]]), posteriors=np.array([[1e-20]]), unknown=np.array([1.0]))
+    tracer = SimpleNamespace(settings=SimpleNamespace(prior_known=0.5), decide=lambda vectors, speech: told)
+    assert turning_prior(tracer, SimpleNamespace(vector=np.ones(2), speech_s=1.0)) is None
 
 
 def test_other_settings_are_what_a_tracer_with_them_says(world):

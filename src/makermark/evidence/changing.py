@@ -94,11 +94,12 @@ def turning_prior(tracer: Tracer, heard: Heard) -> float | None:
     speech, prior = np.array([heard.speech_s]), tracer.settings.prior_known
     told = tracer.decide(heard.vector[None], speech)
     named = np.where(told.in_set[0], told.posteriors[0], 0).sum()
-    odds = prior / (1 - prior) * told.unknown[0] / named
-    kinds = set()
-    for beside in (odds * (1 - BESIDE), odds * (1 + BESIDE)):
-        other = tracer.with_settings(prior_known=float(beside / (1 + beside)))
-        kinds.add(other.decide(heard.vector[None], speech).kinds[0])
+    odds = prior / (1 - prior) * told.unknown[0] / max(named, np.finfo(float).tiny)
+    beside = [float(each / (1 + each)) for each in (odds * (1 - BESIDE), odds * (1 + BESIDE))]
+    if not 0 < beside[0] <= beside[1] < 1:
+        return None  # so far out that no prior says it
+    others = [tracer.with_settings(prior_known=each) for each in beside]
+    kinds = {other.decide(heard.vector[None], speech).kinds[0] for other in others}
     return float(odds / (1 + odds)) if len(kinds) == 2 else None
 
 
