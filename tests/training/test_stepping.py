@@ -1,5 +1,6 @@
 """A recorded step does what the written one does, and a step that is recorded never waits for the device."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_where_no_recording_can_be_made_every_step_still_runs_once(caplog):
         assert step(drawn(range(8))).item() == Eager(plain, CPU)(drawn_plainly(range(8))).item()
     assert all(torch.equal(*both) for both in zip(net.parameters(), plain_net.parameters(), strict=True))
     assert caplog.text.count("not permitted when stream is capturing") == 1
+
+
+def test_the_networks_that_the_docs_name_are_recorded():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    named = re.search(r"recorded as a CUDA graph.*? for (.*?)\.", page, flags=re.DOTALL)
+    assert set(re.findall("`(.*?)`", named[1])) == {
+        name for name, kind in BACKBONES.items() if kind.capturable
+    }
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -30,6 +30,7 @@ class ResNet34(Backbone):
     """
 
     front_end = "fbank"
+    capturable = True
     min_frames = 2  # the normalisation over time needs two; whoever has less repeats it
 
     def __init__(self, *, dim: int, pooling: str) -> None:
