@@ -1,7 +1,9 @@
 """A recorded step does what the written one does, and a step that is recorded never waits for the device."""
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from makermark.losses import LOSSES
 from makermark.params import read_params
 from makermark.training.crops import DeviceCrops
 from makermark.training.loop import Learners, build_optimizer, draw, take_step
-from makermark.training.stepping import Captured, Eager
+from makermark.training.stepping import BROKEN, Captured, CudaGraph, Eager, first_cause
 
 CPU = torch.device("cpu")
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
@@ -102,6 +104,72 @@ def test_where_no_recording_can_be_made_every_step_still_runs_once(caplog):
         assert step(drawn(range(8))).item() == Eager(plain, CPU)(drawn_plainly(range(8))).item()
     assert all(torch.equal(*both) for both in zip(net.parameters(), plain_net.parameters(), strict=True))
     assert caplog.text.count("not permitted when stream is capturing") == 1
+
+
+def test_a_recording_that_fails_takes_the_others_with_it(caplog):
+    """Their chance would go on from the generator that it broke."""
+
+    def twice(work):
+        if Unrecorded.made > before:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        return Unrecorded(work)
+
+    even, odd, before = [0, 1, 4, 5], [8, 9, 10, 12, 13, 14], Unrecorded.made
+    work, drawn, net = training("ge2e")
+    plain, drawn_plainly, plain_net = training("ge2e")
+    step = Captured(work, CPU, record=twice)
+    for batch in [even] * 5 + [odd] * 5 + [even] * 2:
+        assert step(drawn(batch)).item() == Eager(plain, CPU)(drawn_plainly(batch)).item()
+    assert Unrecorded.made == before + 1
+    assert not step._recordings
+    assert all(torch.equal(*both) for both in zip(net.parameters(), plain_net.parameters(), strict=True))
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_a_refused_recording_leaves_in_torch_is_cleared_away(monkeypatch, ended):
+    """Of CUDA only what torch is asked for; torch 2.11 does not end its allocations itself (ended False)."""
+    asked = []
+
+    @contextmanager
+    def refused(graph, *, pool, stream, capture_error_mode):
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    def end(device, pool):
+        asked.append(("end", device, pool))
+        if ended:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    def release(device, pool):
+        asked.append(("release", device, pool))
+
+    generator = SimpleNamespace(
+        clone_state=lambda: "clone", graphsafe_set_state=lambda state: asked.append(state)
+    )
+    graph = SimpleNamespace(reset=lambda: asked.append("reset"))
+    for name, value in {
+        "CUDAGraph": lambda: graph,
+        "graph": refused,
+        "graph_pool_handle": lambda: (0, 7),
+        "current_stream": lambda: None,
+        "current_device": lambda: 1,
+        "default_generators": (None, generator),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", release, raising=False)
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        CudaGraph(lambda: torch.zeros(()))
+    assert asked == [("end", 1, (0, 7)), *([] if ended else [("release", 1, (0, 7))]), "reset", "clone"]
+    assert BROKEN.pop() is graph
+
+
+def test_what_went_wrong_first_is_told_in_a_line():
+    first = RuntimeError("out of memory\nCompile with `TORCH_USE_CUDA_DSA`")
+    ended = RuntimeError("operation failed due to a previous error during capture")
+    ended.__context__ = first
+    assert first_cause(ended) == "out of memory"
 
 
 def test_the_networks_that_the_docs_name_are_recorded():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -42,18 +43,49 @@ class Recording(Protocol):
 
 
 class CudaGraph:
-    """A recording as a CUDA graph, on the current stream; `replay` gives a copy of what `work` returned."""
+    """A recording as a CUDA graph, on the current stream; `replay` gives a copy of what `work` returned.
+
+    Raises RuntimeError where CUDA refuses; torch can be used as before then, but earlier recordings must be dropped.
+    """
 
     def __init__(self, work: Callable[[], Tensor]) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
-        ):
-            self._value = work()
+        self._graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(
+                self._graph,
+                pool=pool,
+                stream=torch.cuda.current_stream(),
+                capture_error_mode="thread_local",
+            ):
+                self._value = work()
+        except RuntimeError:
+            clear_away(self._graph, pool)
+            raise
 
     def replay(self) -> Tensor:
         self._graph.replay()
         return self._value.clone()
+
+
+BROKEN: list[torch.cuda.CUDAGraph] = []  # kept: torch's allocator of page-locked memory goes on asking them
+
+
+def clear_away(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+    """Undo what a recording that CUDA refused leaves behind: torch 2.11 raises before it gets to that itself.
+
+    The allocator would believe for ever that the recording goes on, and fail where it next empties its cache; the
+    generator would refuse to draw.
+    """
+    BROKEN.append(graph)
+    device = torch.cuda.current_device()
+    with suppress(
+        RuntimeError
+    ):  # of the first, where torch had got to it: then `reset` gives back the memory
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+    graph.reset()
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(generator.clone_state())  # same seed and place; a clone is not recording
 
 
 class Captured:
@@ -62,7 +94,7 @@ class Captured:
     Every call is one step. What the work draws at random, it must draw from torch's generator of the device; it must
     not wait for the device, and must do the same for every content of a shape. Nothing here waits for the device
     either: parts go through page-locked memory. Where recording fails, training goes on step by step, and says so once:
-    nothing ran while it was recorded.
+    nothing ran while it was recorded. Recordings of other shapes are given up with it (see CudaGraph).
     """
 
     WARM_UP = 3  # steps in which libraries choose their algorithms, and the optimizer makes its state
@@ -104,7 +136,16 @@ class Captured:
                 self._recordings[shape] = self._record(lambda: self._work(inputs))
             except RuntimeError as error:
                 self._records = False
+                self._recordings.clear()
                 log.warning(
-                    "training goes on step by step, slower: no CUDA graph of it could be made (%s)", error
+                    "training goes on step by step, slower: no CUDA graph of it could be made (%s)",
+                    first_cause(error),
                 )
         return self._recordings[shape].replay() if shape in self._recordings else self._work(inputs)
+
+
+def first_cause(error: BaseException) -> str:
+    """What went wrong first, in a line: the end of a recording only says that something did."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]
