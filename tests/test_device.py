@@ -1,11 +1,12 @@
 """Which processor is chosen, and what is said of one that is not there."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from makermark.device import algorithms, choose_device
+from makermark.device import algorithms, choose_device, choose_precision
 from makermark.errors import ParamsError
 
 
@@ -21,6 +22,21 @@ def test_a_device_that_is_not_there_is_answered_with_those_that_are(monkeypatch)
     with pytest.raises(ParamsError, match=r"'cuda', which this machine does not have; it has \[.*'cpu'\]"):
         choose_device("cuda")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("major", "precision"), [(7, torch.float32), (8, torch.bfloat16)])
+def test_auto_takes_bfloat16_where_a_gpu_multiplies_it_and_not_where_it_is_emulated(
+    major, precision, monkeypatch
+):
+    for name, value in {
+        "is_available": lambda: True,
+        "current_device": lambda: 0,
+        "get_device_properties": lambda device: SimpleNamespace(major=major),
+        "_check_bf16_tensor_supported": lambda device: True,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("float32", torch.device("cuda")) == torch.float32
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
