@@ -95,11 +95,13 @@ def evaluate(
         workers=workers,
     )
     _forget(out)
-    settings = model.description.params["features"] | {"workers": workers, "max_bad_fraction": 1.0}
-    settings.pop("front_ends", None)
+    trained_on = model.description.params["features"]
+    settings = {name: trained_on[name] for name in ("shard_utterances", "min_seconds", "max_seconds")}
     for front_end in front_ends:
         with in_options():
-            write_cache(manifest, front_end, out / "features", **settings)
+            write_cache(
+                manifest, front_end, out / "features", **settings, max_bad_fraction=1.0, workers=workers
+            )
     cache = _open(model.description, out / "features")
     usable = manifest.rows[manifest.rows["utterance_id"].isin(cache.utterance_ids)]
     scored = dataclasses.replace(manifest, rows=seen_by(model.description, usable))

@@ -21,7 +21,7 @@ CHOSEN = {
     "losses": "loss",
     "samplers": "sampler",
 }  # of these sections one entry counts
-UNUSED = ("probe", "fuse", "trace")  # sections that no figure of the table comes from
+UNUSED = ("probe", "fuse", "trace", "explain", "robustness")  # no figure comes from these
 SPEED_ONLY = ("workers", "device", "batch_seconds", "utterance_timeout_s")
 NEEDED = ("dev.eer_micro_percent", "test.eer_micro_percent")
 
