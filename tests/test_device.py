@@ -1,6 +1,9 @@
 """Which processor is chosen, and what is said of one that is not there."""
 
 import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -49,3 +52,32 @@ def test_algorithms_are_chosen_inside_and_as_before_outside(deterministic, monke
         assert torch.backends.cudnn.benchmark == (not deterministic)
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+
+
+FREE_AND_TAKE = """
+import ctypes, resource
+from makermark.device import keep_freed_memory
+if {keep}:
+    keep_freed_memory()
+c, size = ctypes.CDLL(None), 20_000_000
+c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+c.memset.argtypes, c.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
+for turn in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [c.malloc(size) for _ in range(10)]  # of 4,883 pages each
+    for block in held:
+        c.memset(block, 1, size)
+    for block in held:
+        c.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what it asks for is glibc's")
+def test_freed_memory_is_taken_again_without_the_kernel():
+    faults = {}
+    for keep in (False, True):
+        command = [sys.executable, "-c", FREE_AND_TAKE.format(keep=keep)]
+        faults[keep] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert faults[True] < 100
+    assert faults[False] > 40_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any, cast
 import torch
 
 from makermark.errors import ParamsError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def choose_device(wish: str) -> torch.device:
@@ -73,3 +76,17 @@ def algorithms(*, deterministic: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         filling.fill_uninitialized_memory, cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def keep_freed_memory() -> None:
+    """From here on, what this process frees stays its own, for the next tensors, where the C library is glibc.
+
+    Else glibc gives blocks of a few MB back to the kernel, which clears them, page by page, for the next step: 5 % of a
+    training step in float32 on a processor (benchmarks/README.md). The process stays as large as it once was.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(
+            M_MMAP_THRESHOLD, 2**25
+        )  # the most that glibc takes; larger blocks go back to the kernel still

@@ -25,7 +25,7 @@ from makermark.checkpoint import Description, load_checkpoint, save_checkpoint
 from makermark.corpora import bonafide
 from makermark.corpora.names import check_corpus
 from makermark.corpora.rows import Manifest
-from makermark.device import choose_device, choose_precision
+from makermark.device import choose_device, choose_precision, keep_freed_memory
 from makermark.embedding import embed
 from makermark.emphasis import emphasise, first_stage
 from makermark.errors import CorpusError, ParamsError
@@ -119,6 +119,8 @@ def train_experiment(
     """
     check(params)
     device = choose_device(params.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = choose_precision(params.train.precision, device)
     front_end = build_front_end(params, front_end_of(params))
     architecture = encoder_of(params)

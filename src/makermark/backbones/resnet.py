@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from makermark.backbones.base import Backbone
+from makermark.backbones.excitation import excited_sum
 from makermark.backbones.frames import normalise_over_time, silence_
 from makermark.backbones.pooling import build_pooling
 
@@ -93,10 +94,12 @@ class SEBasicBlock(nn.Module):
         if lengths is not None:
             lengths = (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
         out = silence_(self.norm1(F.relu_(self.conv1(x))), lengths)
-        out = self.norm2(self.conv2(out))
-        gates = torch.sigmoid(self.excite(F.relu(self.squeeze(_channel_means(out, lengths)))))
-        weighted = out * gates[..., None, None].to(out.dtype)
-        return silence_(F.relu_(weighted.add_(self.shortcut(x))), lengths), lengths
+        out = silence_(self.norm2(self.conv2(out)), lengths)
+        places = out.new_full((1,), out.shape[3], dtype=torch.float32) if lengths is None else lengths
+        joined = excited_sum(
+            out, self.shortcut(x), self.squeeze, self.excite, places=places[:, None] * out.shape[2]
+        )
+        return silence_(joined, lengths), lengths
 
 
 class Projection(nn.Sequential):
@@ -106,10 +109,3 @@ class Projection(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, filters, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(filters)
         )
-
-
-def _channel_means(images: Tensor, lengths: Tensor | None) -> Tensor:
-    """(B, C): the mean of each channel over its bands and the frames inside each length."""
-    if lengths is None:
-        return images.mean(dim=(2, 3))
-    return silence_(images, lengths).sum(dim=(2, 3)) / (lengths * images.shape[2])[:, None]
