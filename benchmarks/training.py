@@ -1,12 +1,13 @@
 """Utterances per second of training the thin ResNet-34, against a peer or a written-out loop.
 
-    python benchmarks/training.py [--peer voxceleb_trainer=PATH] [--threads N] [--repeats N] [--profile FILE]
+    python benchmarks/training.py [--peer voxceleb_trainer=PATH] [--threads N] [--repeats N]
+    python benchmarks/training.py --profile FILE [--precision float32]
     python benchmarks/training.py --device cuda
 
-On a processor: steps of 128 crops of 2 s, softmax over 24 systems, every way in turns; medians. The peer's network
-and loss, from its checkout at PATH, get waveforms that lie in memory; without a peer the loop is written out here:
-waveforms cropped one by one by a DataLoader, filterbanks in the step, float32. --profile writes what torch's
-profiler says of an epoch of 8 such steps in bfloat16.
+On a processor: steps of 128 crops of 2 s, softmax over 24 systems; every way in its own process, in turns; medians.
+The peer's network and loss, from its checkout at PATH, get waveforms that lie in memory; without a peer the loop is
+written out here: waveforms cropped one by one by a DataLoader, filterbanks in the step, float32. --profile writes what
+torch's profiler says of an epoch of 8 such steps.
 
 On a GPU: epochs over 11,100 utterances of about 5 s, and what 300 would take; then the fine-tuned encoder of 315
 million weights, as trained here and as a plain float32 loop.
@@ -17,13 +18,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,12 +37,11 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
-from features import processor
+from features import processor, timed
 from makermark import backbones, encoders, losses, sampling
 from makermark.backbones import Backbone
-from makermark.device import algorithms
+from makermark.device import algorithms, keep_freed_memory
 from makermark.features.cache import FeatureCache
 from makermark.features.shard import Shard
 from makermark.losses import Loss
@@ -45,6 +50,7 @@ from makermark.training.loop import Learners, build_optimizer, draw, take_step, 
 from makermark.training.stepping import Captured, CudaGraph, Eager, Step
 
 BATCH, SYSTEMS, DIM, SAMPLES, FRAMES = 128, 24, 50, 32000, 200
+WARM_UP = 2
 Timed = Callable[[], float]  # one step: the seconds of it that went into waiting for data
 
 
@@ -55,6 +61,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", type=Path)
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of --profile"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(
@@ -64,66 +73,118 @@ def main() -> None:
     if given.device == "cuda":
         on_gpu(torch.device("cuda"))
     elif given.profile:
-        profile(given.profile)
+        profile(given.profile, given.precision)
     else:
-        compare(given.peer, repeats=given.repeats)
+        compare(given.peer, threads=given.threads, repeats=given.repeats)
 
 
-def compare(peer: str | None, *, repeats: int) -> None:
-    """Print the table of the processor."""
-    reference = Peer(Path(peer.removeprefix("voxceleb_trainer="))) if peer else Reference()
-    ways: dict[str, Timed] = {
-        "voxceleb_trainer" if peer else "written-out loop": reference,
-        "makermark, float32": Ours(torch.float32),
-        "makermark, bfloat16": Ours(torch.bfloat16),
-        "makermark, bfloat16, deterministic": Ours(torch.bfloat16, deterministic=True),
+def compare(peer: str | None, *, threads: int, repeats: int) -> None:
+    """Print the table of the processor. Each way lives in a process of its own, as it would; they work in turns."""
+    first = "voxceleb_trainer" if peer else "written-out loop"
+    ways: dict[str, Callable[[], Timed]] = {
+        first: partial(Peer, Path(peer.removeprefix("voxceleb_trainer="))) if peer else Reference,
+        "makermark, float32": partial(Ours, "float32"),
+        "makermark, bfloat16": partial(Ours, "bfloat16"),
+        "makermark, bfloat16, deterministic": partial(Ours, "bfloat16", deterministic=True),
     }
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    waits: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):
-        for name, step in ways.items():
-            start = time.perf_counter()
-            waits[name].append(step())
-            times[name].append(time.perf_counter() - start)
-    slowest = statistics.median(next(iter(times.values()))[1:])
-    print("| training step | utterances/s | times the first | waiting for data, % |\n|---|---:|---:|---:|")
-    for name in ways:
-        seconds, waited = statistics.median(times[name][1:]), statistics.median(waits[name][1:])
+    spawning, ends = multiprocessing.get_context("spawn"), {}
+    workers = []
+    for name, make in ways.items():
+        ends[name], theirs = spawning.Pipe()
+        workers.append(spawning.Process(target=work_when_asked, args=(make, theirs, threads), daemon=True))
+        workers[-1].start()
+    turns: dict[str, list[Turn]] = {name: [] for name in ways}
+    for _ in range(WARM_UP + repeats):
+        for name, end in ends.items():
+            end.send(None)
+            turns[name].append(end.recv())
+    for worker in workers:
+        worker.terminate()
+    print("| training step | utterances/s | times the first | waiting for data, % | peak memory, MB |")
+    print("|---|---:|---:|---:|---:|")
+    counted = {name: took[WARM_UP:] for name, took in turns.items()}
+    slowest = statistics.median(turn.seconds for turn in counted[first])
+    for name, took in counted.items():
+        seconds, waited = (statistics.median(t[i] for t in took) for i in range(2))
         print(
-            f"| {name} | {BATCH / seconds:.0f} | {slowest / seconds:.2f} | {100 * waited / seconds:.2f} |",
-            flush=True,
+            f"| {name} | {BATCH / seconds:.0f} | {slowest / seconds:.2f} | {100 * waited / seconds:.2f} | "
+            f"{max(turn.peak_mb for turn in took)} |"
         )
     for precision in (torch.float32, torch.bfloat16):
-        most = limit(precision, repeats=repeats)
         name = str(precision).removeprefix("torch.")
         print(
-            f"| limit: its convolutions alone, as fast as matrix products in {name} | {most:.0f} | | |",
-            flush=True,
+            f"| limit: its convolutions alone, in {name} | {convolutions(precision, repeats=repeats):.0f} | | | |"
         )
 
 
-def limit(precision: torch.dtype, *, repeats: int) -> float:
-    """Utterances per second if a step were only its multiplications, done as fast as products of 2048 x 2048."""
-    square, times = torch.randn(2048, 2048).to(precision), []
-    for _ in range(repeats + 1):
+class Turn(NamedTuple):
+    """One step in its process."""
+
+    seconds: float
+    waited: float  # of these seconds, for data
+    peak_mb: int  # of the process since it began
+
+
+def work_when_asked(make: Callable[[], Timed], end: Connection, threads: int) -> None:
+    """Take a step for every message, and answer with its Turn."""
+    torch.set_num_threads(threads)
+    step = make()
+    while True:
+        end.recv()
         start = time.perf_counter()
-        square @ square
-        times.append(time.perf_counter() - start)
-    net = small_net().train()
-    with FlopCounterMode(display=False) as counted:
-        net(torch.randn(2, FRAMES, 40)).sum().backward()
-    return 2 * 2048**3 / statistics.median(times[1:]) / (counted.get_total_flops() / 2)
+        waited = step()
+        seconds = time.perf_counter() - start
+        end.send(Turn(seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000))
+
+
+def convolutions(precision: torch.dtype, *, repeats: int) -> float:
+    """Utterances per second if a step were only its convolutions, forward and backward, one after the other.
+
+    Each is timed by itself on tensors of its shapes that have been there before.
+    """
+    net, shapes = small_net().train(), []
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda m, given, out: shapes.append((m, given[0].shape, out.shape)))
+    with torch.no_grad():
+        net(torch.randn(BATCH, FRAMES, 40))
+    known: dict[tuple[object, ...], float] = {}
+    total = 0.0
+    for module, shape, out_shape in shapes:
+        key = (module.weight.shape, module.stride, shape)
+        if key not in known:
+            images, gradient = (
+                torch.randn(size).to(precision, memory_format=torch.channels_last)
+                for size in (shape, out_shape)
+            )
+            weight, settings = module.weight.detach().to(precision), (module.stride, module.padding, (1, 1))
+            wanted = [shape[1] > 1, True, False]
+
+            def both(
+                images=images, gradient=gradient, weight=weight, settings=settings, wanted=wanted
+            ) -> None:
+                F.conv2d(images, weight, None, *settings)
+                torch.ops.aten.convolution_backward(
+                    gradient, images, weight, None, *settings, False, (0, 0), 1, wanted
+                )
+
+            known[key] = statistics.median([timed(both) for _ in range(repeats + 1)][1:])
+        total += known[key]
+    return BATCH / total
 
 
 class Ours:
     """Steps of makermark's training on the host."""
 
-    def __init__(self, precision: torch.dtype, *, deterministic: bool = False) -> None:
+    def __init__(self, precision: str, *, deterministic: bool = False) -> None:
+        keep_freed_memory()
         device, self._deterministic = torch.device("cpu"), deterministic
         self._net, self._loss = small_net().train(), losses.build("softmax", num_systems=SYSTEMS, dim=DIM)
         self._crops = HostCrops(synthetic_cache(1000), np.arange(1000), frames=FRAMES)
         self._labels, self._rng = np.arange(1000) % SYSTEMS, np.random.default_rng(0)
-        self._step = Eager(stepping(self._net, self._loss, self._crops, device, precision), device)
+        self._step = Eager(
+            stepping(self._net, self._loss, self._crops, device, getattr(torch, precision)), device
+        )
 
     def __call__(self) -> float:
         start = time.perf_counter()
@@ -243,9 +304,9 @@ class PlainBlock(nn.Module):
         return F.relu(out * self.gates(out.mean(dim=(2, 3)))[..., None, None] + self.shortcut(x))
 
 
-def profile(path: Path) -> None:
-    """Write the 15 operators on which most of an epoch of 8 steps goes, in bfloat16."""
-    ours = Ours(torch.bfloat16)
+def profile(path: Path, precision: str) -> None:
+    """Write the 15 operators on which most of an epoch of 8 steps goes."""
+    ours = Ours(precision)
     ours()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         for _ in range(8):

@@ -313,7 +313,7 @@ def test_training_goes_on_where_mlflow_is_not_installed(repository, monkeypatch,
         use_all(run)
     assert run.run_id is None
     assert [record.message for record in caplog.records] == [
-        "MLflow is not installed, so no run is recorded (pip install 'makermark[pipeline]')"
+        "MLflow is not installed, so no run is recorded (pip install -e '.[pipeline]' in the clone of makermark)"
     ]
     with pytest.raises(TrackingError, match="not installed"):
         log_whole_run(repository, "x")

@@ -67,3 +67,8 @@ class CalibrationError(TracerError):
 
 class ServingError(MakermarkError):
     """The page cannot be served as asked: a package is missing, the address is taken or open to others."""
+
+
+def how_to_add(extra: str) -> str:
+    """The command that adds an extra's packages: makermark is installed from its clone, not from a registry."""
+    return f"pip install -e '.[{extra}]' in the clone of makermark"

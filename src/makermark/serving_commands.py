@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from makermark.errors import ServingError
+from makermark.errors import ServingError, how_to_add
 from makermark.tracing_commands import GALLERY, Enrolled, Model, Prior
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -55,7 +55,7 @@ def serve(
     Nobody is asked who they are: whoever reaches the address may use it. Uploads are not kept.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise ServingError(f"{', '.join(missing)}: not installed; pip install 'makermark[serve]'")
+        raise ServingError(f"{', '.join(missing)}: not installed; {how_to_add('serve')}")
     from makermark.serving import Desk, application, listening
     from makermark.tracing import Tracer
 

@@ -234,7 +234,7 @@ def test_makermark_imports_and_builds_other_backbones_without_transformers():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("pretrained encoders need transformers")
-    assert "pip install 'makermark[ssl]'" in done.stdout
+    assert "pip install -e '.[ssl]'" in done.stdout
 
 
 def model_bin(variables, *, version=6, specification="WhisperSpec"):

@@ -6,9 +6,7 @@ import shutil
 import pytest
 from serving_support import app_of, running
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="no Playwright: pip install 'makermark[browser]'"
-)
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -e '.[browser]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"

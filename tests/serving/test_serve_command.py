@@ -37,7 +37,7 @@ def test_a_port_that_is_taken_is_said(world):
 
 def test_packages_that_are_missing_are_said(monkeypatch):
     monkeypatch.setattr(serving_commands, "PACKAGES", ("fastapi", "not_there_at_all"))
-    assert refused() == "not_there_at_all: not installed; pip install 'makermark[serve]'"
+    assert refused() == "not_there_at_all: not installed; pip install -e '.[serve]' in the clone of makermark"
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

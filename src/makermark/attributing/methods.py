@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from makermark.attributing.likeness import Likeness
-from makermark.errors import AttributionError
+from makermark.errors import AttributionError, how_to_add
 
 STEPS = 24  # points of the Gauss-Legendre rule along the path
 TOGETHER = 2000  # frames in one pass
@@ -97,6 +97,6 @@ def _captum() -> ModuleType:
         from captum import attr  # costs a second
     except ImportError as error:
         raise AttributionError(
-            "what the network looked at is computed by Captum; pip install 'makermark[explain]'"
+            f"what the network looked at is computed by Captum; {how_to_add('explain')}"
         ) from error
     return attr  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from makermark.audio import Samples
-from makermark.errors import ParamsError
+from makermark.errors import ParamsError, how_to_add
 
 RATE_HZ = 16000  # of every waveform here
 PACKAGES = ("av", "pyroomacoustics")
@@ -74,5 +74,5 @@ def check_packages() -> None:
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise ParamsError(
-            f"{' and '.join(missing)} not installed, for codecs and rooms: pip install 'makermark[robustness]'"
+            f"{' and '.join(missing)} not installed, for codecs and rooms: {how_to_add('robustness')}"
         )

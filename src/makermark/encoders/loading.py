@@ -22,7 +22,7 @@ from torch import nn
 from makermark.encoders.base import HOP_SAMPLES, Architecture, Encoder
 from makermark.encoders.wav2vec2 import Wav2Vec2Encoder
 from makermark.encoders.whisper import WhisperEncoder
-from makermark.errors import EncoderError, ParamsError
+from makermark.errors import EncoderError, ParamsError, how_to_add
 
 LAST, WEIGHTED = "last", "weighted"
 
@@ -135,9 +135,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise EncoderError(
-            f"pretrained encoders need transformers ({error}); pip install 'makermark[ssl]'"
-        ) from error
+        raise EncoderError(f"pretrained encoders need transformers ({error}); {how_to_add('ssl')}") from error
     return transformers
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from makermark import tracking
-from makermark.errors import TracerError, TrackingError
+from makermark.errors import TracerError, TrackingError, how_to_add
 from makermark.files import read_json
 from makermark.registering.asking import FIGURES
 from makermark.registering.card import card
@@ -71,7 +71,7 @@ def write_model(folder: Path, models: Path, *, card: str, prior_known: float) ->
     try:
         from mlflow import pyfunc
     except ImportError as error:
-        raise TrackingError("MLflow is not installed; pip install 'makermark[pipeline]'") from error
+        raise TrackingError(f"MLflow is not installed; {how_to_add('pipeline')}") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     here = Path(__file__).parent
     with tempfile.TemporaryDirectory(prefix="makermark-") as draft:

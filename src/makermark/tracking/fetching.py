@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from makermark.errors import TrackingError
+from makermark.errors import TrackingError, how_to_add
 from makermark.tracking.mlflow_store import hush, reason
 from makermark.tracking.repository import tracking_uri
 
@@ -17,7 +17,7 @@ def download(uri: str, folder: Path, *, start: Path) -> Path:
     try:
         from mlflow.artifacts import download_artifacts
     except ImportError as error:
-        raise TrackingError(f"{uri}: MLflow is not installed (pip install 'makermark[pipeline]')") from error
+        raise TrackingError(f"{uri}: MLflow is not installed ({how_to_add('pipeline')})") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         where = tracking_uri(start)

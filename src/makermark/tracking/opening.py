@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from makermark.errors import TrackingError
+from makermark.errors import TrackingError, how_to_add
 from makermark.tracking.mlflow_store import Store
 from makermark.tracking.mlflow_tracker import MlflowTracker, go_on_without
 from makermark.tracking.tracker import NoTracker, Tracker
 
 log = logging.getLogger(__name__)
 
-NOT_INSTALLED = "MLflow is not installed, so no run is recorded (pip install 'makermark[pipeline]')"
+NOT_INSTALLED = f"MLflow is not installed, so no run is recorded ({how_to_add('pipeline')})"
 
 
 def open_run(

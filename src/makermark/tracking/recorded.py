@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from makermark.errors import TrackingError
+from makermark.errors import TrackingError, how_to_add
 from makermark.tracking.mlflow_store import Store
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def recorded_runs(start: Path, *, experiment: str = "makermark") -> list[Recorde
     try:
         store = Store(start, experiment=experiment)
     except ImportError as error:
-        raise TrackingError("MLflow is not installed; pip install 'makermark[pipeline]'") from error
+        raise TrackingError(f"MLflow is not installed; {how_to_add('pipeline')}") from error
     return [_recorded(run) for run in _all_runs(store)]
 
 

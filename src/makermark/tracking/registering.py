@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from makermark.errors import TrackingError
+from makermark.errors import TrackingError, how_to_add
 from makermark.tracking.mlflow_store import Store, reason
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def register(
     try:
         store = Store(start, experiment=experiment)
     except ImportError as error:
-        raise TrackingError("MLflow is not installed; pip install 'makermark[pipeline]'") from error
+        raise TrackingError(f"MLflow is not installed; {how_to_add('pipeline')}") from error
     run = store.of_model(model_sha256)
     if run is None:
         raise TrackingError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from makermark.errors import TrackingError
+from makermark.errors import TrackingError, how_to_add
 from makermark.tracking.mlflow_store import Store
 from makermark.tracking.mlflow_tracker import MlflowTracker
 from makermark.tracking.tracker import MODEL_TAG, log_epoch, numbers
@@ -38,7 +38,7 @@ def log_run(
     try:
         store = Store(start, experiment=experiment)
     except ImportError as error:
-        raise TrackingError("MLflow is not installed; pip install 'makermark[pipeline]'") from error
+        raise TrackingError(f"MLflow is not installed; {how_to_add('pipeline')}") from error
     run = store.of_model(model_sha256) or interrupted(store, name, history) or store.create(name)
     with MlflowTracker(store, run, ends=True, strict=True) as tracker:
         tracker.params(params)

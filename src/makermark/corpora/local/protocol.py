@@ -17,7 +17,7 @@ import yaml
 from makermark.corpora import finishing
 from makermark.corpora.local.engines import ENGINES
 from makermark.corpora.local.vocoders import VOCODERS
-from makermark.errors import CorpusError
+from makermark.errors import CorpusError, how_to_add
 
 HERE = resources.files("makermark.corpora.local")
 FEWEST_SYSTEMS = 2  # in train, and new in dev and in test: fewer leave nothing to tell apart
@@ -223,6 +223,6 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         raise CorpusError(
-            f"corpus local: package {package} is missing; pip install 'makermark[local]', then "
+            f"corpus local: package {package} is missing; {how_to_add('local')}, then "
             "pip install --no-deps -r requirements-local.txt (or name in local.engines those that are installed)"
         ) from None

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from makermark.errors import CorpusError, FilesError
+from makermark.errors import CorpusError, FilesError, how_to_add
 from makermark.files import explain
 
 SHOWN = 3
@@ -24,7 +24,7 @@ def download_folders(
         from huggingface_hub import HfApi, errors, snapshot_download
     except ImportError as error:
         raise CorpusError(
-            "mlaad.source: huggingface needs the package huggingface_hub; pip install 'makermark[mlaad]', or choose zip"
+            f"mlaad.source: huggingface needs the package huggingface_hub; {how_to_add('mlaad')}, or choose zip"
         ) from error
     page = f"https://huggingface.co/datasets/{repository}"
     try:
