@@ -127,6 +127,12 @@ def test_without_a_gpu_auto_is_the_processor_and_cuda_an_error():
         score_set(vectors, systems, device="cuda", **chosen)
 
 
+def test_an_unknown_device_is_refused_of_a_small_set_too():
+    vectors, systems = np.eye(4, dtype=np.float32), ["a", "a", "b", "b"]
+    with pytest.raises(ParamsError, match="unknown device 'cud'"):
+        score_set(vectors, systems, bootstrap_samples=0, seed=0, device="cud")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @settings(deadline=None, max_examples=30)
 @given(exact_sets())

@@ -53,7 +53,7 @@ def score_set(
     bins = bins_for(layout, sample_utterances=sample_utterances)
     curves = passes.curves_of(layout)
     small = len(layout.system) <= sample_utterances
-    every_pair = pairs_of(layout, bins, device="cpu" if small else device, threads=threads)
+    every_pair = pairs_of(layout, bins, device=device, threads=threads, small=small)
     counts = every_pair.count()
     tallies = passes.tally(curves, counts)
     counted = Counted(
@@ -74,14 +74,14 @@ def score_set(
     return replace(whole, strata=dict(zip(layout.strata, parts, strict=True)))
 
 
-def pairs_of(layout: Layout, bins: Bins, *, device: str, threads: int) -> passes.Pairs:
-    """What looks at the pairs: this machine's processor in machine code, or a GPU through torch."""
+def pairs_of(layout: Layout, bins: Bins, *, device: str, threads: int, small: bool) -> passes.Pairs:
+    """What looks at the pairs: the processor in machine code, or, unless the set is `small`, a GPU through torch."""
     if device != "cpu":
         from makermark.device import choose_device  # torch takes seconds to import
         from makermark.scoring.accelerator import Accelerator
 
         chosen = choose_device(device)
-        if chosen.type == "cuda":
+        if chosen.type == "cuda" and not small:
             return Accelerator(layout, bins, device=chosen)
     return Processor(layout, bins, threads=threads)
 
