@@ -4,8 +4,7 @@
 
 Reads what `make repro` left (data/features, models/best). Both ways embed the same utterances with the same network in
 float32 and take turns: one at a time as a script does, `network(features[None])`; and `makermark.embedding.embed`. The
-limit is arithmetic: the network's floating-point operations, as PyTorch counts them, at the rate of a large matrix
-product on the same threads. Prints Markdown.
+limit is the network's convolutions alone, each timed by itself on a batch of average length. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from convolving import convolutions_alone
 
 from features import head_line, timed
 from makermark.checkpoint import load_checkpoint
@@ -57,9 +56,15 @@ def main() -> None:
         times["alone"].append(timed(one_by_one))
         times["ours"].append(timed(ours))
     alone, fast = (statistics.median(times[way]) for way in ("alone", "ours"))
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(torch.zeros(1, round(float(cache.frames[rows].mean())), cache.width))
-    operations, limit = counter.get_total_flops(), product_rate()
+    mean = round(float(cache.frames[rows].mean()))
+    together = max(1, rate // mean)
+    limit = together / convolutions_alone(
+        network,
+        torch.zeros(together, mean, cache.width),
+        precision=torch.float32,
+        backward=False,
+        repeats=given.repeats,
+    )
     print(
         f"| {told.backbone}, {len(rows)} utterances of {cache.frames[rows].mean() / 100:.2f} s | utterances/s | ratio |"
     )
@@ -67,7 +72,7 @@ def main() -> None:
     print(f"| one at a time | {len(rows) / alone:.1f} | 1.0 |")
     print(f"| batches of {given.seconds:g} s | {len(rows) / fast:.1f} | {alone / fast:.2f} |")
     print(
-        f"| limit: {operations / 1e9:.2f} GFLOP each at {limit / 1e9:.0f} GFLOP/s | {limit / operations:.1f} | |"
+        f"| limit: convolutions of {together} x {mean} frames alone | {limit:.1f} | {limit * alone / len(rows):.2f} |"
     )
     held = int(cache.frames[rows].sum())
     passed = sum(
@@ -79,12 +84,6 @@ def main() -> None:
         end="",
     )
     print(f"this process without the files that it maps: {own_megabytes()} MB")
-
-
-def product_rate(size: int = 2048, repeats: int = 7) -> float:
-    """Floating-point operations per second of a square matrix product in float32."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(repeats))
 
 
 def own_megabytes() -> int | str:

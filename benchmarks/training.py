@@ -35,10 +35,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio
+from convolving import convolutions_alone
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from features import processor, timed
+from features import processor
 from makermark import backbones, encoders, losses, sampling
 from makermark.backbones import Backbone
 from makermark.device import algorithms, keep_freed_memory
@@ -111,10 +112,11 @@ def compare(peer: str | None, *, threads: int, repeats: int) -> None:
             f"{max(turn.peak_mb for turn in took)} |"
         )
     for precision in (torch.float32, torch.bfloat16):
-        name = str(precision).removeprefix("torch.")
-        print(
-            f"| limit: its convolutions alone, in {name} | {convolutions(precision, repeats=repeats):.0f} | | | |"
+        name, features = str(precision).removeprefix("torch."), torch.randn(BATCH, FRAMES, 40)
+        seconds = convolutions_alone(
+            small_net(), features, precision=precision, backward=True, repeats=repeats
         )
+        print(f"| limit: its convolutions alone, in {name} | {BATCH / seconds:.0f} | | | |")
 
 
 class Turn(NamedTuple):
@@ -135,42 +137,6 @@ def work_when_asked(make: Callable[[], Timed], end: Connection, threads: int) ->
         waited = step()
         seconds = time.perf_counter() - start
         end.send(Turn(seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000))
-
-
-def convolutions(precision: torch.dtype, *, repeats: int) -> float:
-    """Utterances per second if a step were only its convolutions, forward and backward, one after the other.
-
-    Each is timed by itself on tensors of its shapes that have been there before.
-    """
-    net, shapes = small_net().train(), []
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda m, given, out: shapes.append((m, given[0].shape, out.shape)))
-    with torch.no_grad():
-        net(torch.randn(BATCH, FRAMES, 40))
-    known: dict[tuple[object, ...], float] = {}
-    total = 0.0
-    for module, shape, out_shape in shapes:
-        key = (module.weight.shape, module.stride, shape)
-        if key not in known:
-            images, gradient = (
-                torch.randn(size).to(precision, memory_format=torch.channels_last)
-                for size in (shape, out_shape)
-            )
-            weight, settings = module.weight.detach().to(precision), (module.stride, module.padding, (1, 1))
-            wanted = [shape[1] > 1, True, False]
-
-            def both(
-                images=images, gradient=gradient, weight=weight, settings=settings, wanted=wanted
-            ) -> None:
-                F.conv2d(images, weight, None, *settings)
-                torch.ops.aten.convolution_backward(
-                    gradient, images, weight, None, *settings, False, (0, 0), 1, wanted
-                )
-
-            known[key] = statistics.median([timed(both) for _ in range(repeats + 1)][1:])
-        total += known[key]
-    return BATCH / total
 
 
 class Ours:
