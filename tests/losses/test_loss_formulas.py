@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive_losses import NAIVE, cosine, prototypical
 from torch import Tensor, nn
 
@@ -64,6 +66,34 @@ def test_exact_matches_equal_the_paper(name: str) -> None:
         embeddings[1:3] = embeddings[0]  # all of system 0 alike
         embeddings[7] = embeddings[6]
     assert_equals_naive(name, embeddings, systems)
+
+
+systems_of_many_sizes = st.lists(st.integers(2, 5), min_size=1, max_size=4).flatmap(
+    lambda sizes: st.permutations([name for name, size in enumerate(sizes) for _ in range(size)])
+)
+
+
+@settings(deadline=None)
+@given(labels=systems_of_many_sizes, seed=st.integers(0, 1000))
+def test_npair_equals_the_paper_whatever_the_systems_sizes(labels: list[int], seed: int) -> None:
+    assert_equals_naive("npair", *batch_of(labels, seed))
+
+
+# 24 directions, any two with a cosine of 0, 1/2 or 1, or its opposite: distances without rounding, many of them alike
+CELLS = [*torch.eye(4, dtype=torch.float64), *-torch.eye(4, dtype=torch.float64)]
+CELLS += [torch.tensor(signs, dtype=torch.float64) / 2 for signs in itertools.product((1, -1), repeat=4)]
+
+
+@settings(deadline=None)
+@given(labels=systems_of_many_sizes, data=st.data())
+def test_triplet_equals_the_paper_where_many_distances_are_alike(
+    labels: list[int], data: st.DataObject
+) -> None:
+    """Positives and negatives equally far, several negatives equally near, opposites, copies."""
+    cells = st.lists(st.sampled_from(range(len(CELLS))), min_size=len(labels), max_size=len(labels))
+    embeddings = torch.stack([CELLS[cell] for cell in data.draw(cells)])
+    lengths = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)[torch.arange(len(labels)) % 3]
+    assert_equals_naive("triplet", (embeddings * lengths[:, None]).requires_grad_(), torch.tensor(labels))
 
 
 def centres_of(loss: nn.Module) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, rows_at, unit
+from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, rows_by_turn, unit
 
 
 class AngularProto(Loss):
@@ -37,8 +37,8 @@ class AngularProto(Loss):
     def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = groups(systems, loss="angularproto")
         with full_precision(embeddings) as x:
-            queries = x[rows_at(batch.places[:, None], x.detach(), batch)]  # (R, C, D)
-            prototypes = batch.member.to(x.dtype).T @ x - queries  # (R, C, D), but for a positive factor
+            queries = x[rows_by_turn(x.detach(), batch)]  # (R, C, D)
+            prototypes = batch.member().to(x.dtype).T @ x - queries  # (R, C, D), but for a positive factor
             cosines = unit(queries) @ unit(prototypes).mT  # (R, C, C)
             similarities = (self.log_scale.exp() * cosines + self.bias).flatten(0, 1)  # (R C, C)
             rounds, count = queries.shape[:2]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from makermark.errors import ParamsError
 
@@ -55,9 +56,16 @@ class Groups(NamedTuple):
     systems: Tensor  # (B,) int64: as given
     column: Tensor  # (B,) int64: which of the batch's systems each utterance belongs to
     counts: Tensor  # (C,) int64: utterances of each
-    member: Tensor  # (B, C) bool: whether the utterance belongs to the system
     places: Tensor  # (R,) int64: 0, 1, ..., R - 1
-    partners: Tensor  # (B, R) int64: the rows of the utterance's system, and from the first again where it has fewer
+    turns: Tensor  # (R, C) int64: of rows sorted by system, which each system has at a place; a smaller starts over
+
+    def member(self) -> Tensor:
+        """(B, C) bool: whether the utterance belongs to the system."""
+        return self.column[:, None] == torch.arange(len(self.counts), device=self.column.device)
+
+    def partners(self) -> Tensor:
+        """(B, R) int64: the rows of the utterance's system, and from the first again where it has fewer."""
+        return self.column.argsort(stable=True)[self.turns].T[self.column]
 
 
 def groups(systems: Tensor | Groups, *, loss: str) -> Groups:
@@ -65,35 +73,65 @@ def groups(systems: Tensor | Groups, *, loss: str) -> Groups:
     if isinstance(systems, Groups):
         return systems
     names, column, counts = torch.unique(systems, return_inverse=True, return_counts=True)
-    if int(counts.min()) < 2:
+    sizes = counts.tolist()
+    if min(sizes) < 2:
         lone = int(names[counts.argmin()])
         raise ValueError(
             f"{loss}: system {lone} has 1 utterance in the batch; this loss compares utterances of one "
             "system and needs at least 2 of each: use the balanced sampler with 2 or more per system"
         )
-    places = torch.arange(int(counts.max()), device=systems.device)
+    places = torch.arange(max(sizes), device=systems.device)
     first = counts.cumsum(0) - counts  # (C,): where each system starts among the sorted rows
-    table = column.argsort(stable=True)[first[:, None] + places % counts[:, None]]  # (C, R)
-    member = column[:, None] == torch.arange(len(names), device=systems.device)
-    return Groups(systems, column, counts, member, places, table[column])
+    return Groups(systems, column, counts, places, first + places[:, None] % counts)
 
 
-def rows_at(places: Tensor, embeddings: Tensor, batch: Groups) -> Tensor:
-    """(..., C) int64: the row of each system's utterance at its place of `places` (..., C or 1).
+def rows_by_turn(embeddings: Tensor, batch: Groups) -> Tensor:
+    """(R, C) int64: the row of the utterance whose turn it is, of each system.
 
-    A system's utterances stand in the order of the first number of their embeddings (B, D), a rule that
-    depends on the vectors alone; past the last one it begins again.
+    A system's utterances have their turns in the order of the first number of their embeddings (B, D), a rule
+    that depends on the vectors alone; after the last one it begins again.
     """
     by_value = embeddings[:, 0].argsort()
     ranked = by_value[batch.column[by_value].argsort(stable=True)]  # rows by system, then by value
-    first = batch.counts.cumsum(0) - batch.counts  # (C,): where each system starts in `ranked`
-    return ranked[first + places % batch.counts]
+    return ranked[batch.turns]
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """(..., 1): of the rows (..., D); infinity for a row of zeros."""
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return length.masked_fill(length < 1e-12, torch.inf)
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Rows of length 1. A row of zeros has no direction: it stays zero and passes no gradient."""
-    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / length.masked_fill(length < 1e-12, torch.inf)
+    return vectors / lengths(vectors)
+
+
+def with_slope(x: Tensor, cost: Tensor, slope: Tensor) -> Tensor:
+    """The cost (), whose gradient by x is said to be the slope, of the shape of x; there is no second derivative.
+
+    For losses whose gradient, written out, takes less time than autograd with what it would have to keep.
+    """
+    return cast(Tensor, _WithSlope.apply(x, cost, slope))  # type: ignore[no-untyped-call]
+
+
+class _Saved(Protocol):
+    """What `backward` finds in its context."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+class _WithSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, cost: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return cost.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Saved, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
 
 
 @contextmanager

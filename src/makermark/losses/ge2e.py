@@ -35,8 +35,9 @@ class GE2E(Loss):
         batch = groups(systems, loss="ge2e")
         with full_precision(embeddings) as x:
             x = unit(x)
-            sums = batch.member.to(x.dtype).T @ x  # (C, D): in the direction of the centroids
+            member = batch.member()
+            sums = member.to(x.dtype).T @ x  # (C, D): in the direction of the centroids
             others = unit(sums[batch.column] - x)  # (B, D): the own centroid without the utterance
             own = (x * others).sum(dim=1, keepdim=True)  # (B, 1)
-            cosines = torch.where(batch.member, own, x @ unit(sums).T)  # (B, C)
+            cosines = torch.where(member, own, x @ unit(sums).T)  # (B, C)
             return F.cross_entropy(self.log_scale.exp() * cosines + self.bias, batch.column)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from makermark.losses.base import Groups, Loss, full_precision, groups, rows_at
+from makermark.losses.base import Groups, Loss, full_precision, groups, rows_by_turn
 
 
 class Proto(Loss):
@@ -16,7 +16,7 @@ class Proto(Loss):
     -|x_j - c_k|^2 at k = j (eq. 2), averaged over the queries; embeddings are not normalised. In the paper
     query and support are drawn for each batch. Here every utterance is the query once, with the rest of its
     system as support: in round r each system's query is its r-th utterance by the first number of its
-    embedding (base.rows_at), and the result is the mean over the rounds. A smaller system starts over. A
+    embedding (base.rows_by_turn), and the result is the mean over the rounds. A smaller system starts over. A
     batch of one system costs 0.
     """
 
@@ -29,8 +29,8 @@ class Proto(Loss):
         batch = groups(systems, loss="proto")
         with full_precision(embeddings) as x:
             x = x - x.detach().mean(dim=0)  # distances stay, and their products below keep their digits
-            queries = x[rows_at(batch.places[:, None], x.detach(), batch)]  # (R, C, D)
-            sums = batch.member.to(x.dtype).T @ x  # (C, D)
+            queries = x[rows_by_turn(x.detach(), batch)]  # (R, C, D)
+            sums = batch.member().to(x.dtype).T @ x  # (C, D)
             prototypes = (sums - queries) / (batch.counts - 1)[:, None]  # (R, C, D)
             closeness = (
                 2 * queries @ prototypes.mT - prototypes.square().sum(dim=2)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, unit
+from makermark.losses.base import Groups, Loss, above_zero, full_precision, groups, lengths, with_slope
 
 
 class Triplet(Loss):
@@ -26,32 +26,33 @@ class Triplet(Loss):
 
     def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = groups(systems, loss="triplet")
-        own = torch.arange(len(batch.column), device=batch.column.device)[:, None]  # (B, 1)
-        repeated = batch.places >= batch.counts[batch.column, None]  # (B, R)
         with full_precision(embeddings) as x:
-            x = unit(x)
-            distances = 2 - 2 * x @ x.T  # (B, B): squared
-            to_positive = distances.gather(1, batch.partners)  # (B, R)
-            to_negative = semihard(distances, batch.column[:, None] != batch.column, to_positive)
-            costs = (to_positive - to_negative + self.margin).relu()
-            pairs = (batch.counts * (batch.counts - 1)).sum()
-            return costs.masked_fill(repeated | (batch.partners == own), 0).sum() / pairs
+            return with_slope(x, *cost_and_slope(x.detach(), batch, margin=self.margin))
 
 
-def semihard(distances: Tensor, negative: Tensor, to_positive: Tensor) -> Tensor:
-    """(B, R): the least of distances (B, B) to a `negative` (B, B) above each of `to_positive` (B, R).
+@torch.no_grad()
+def cost_and_slope(x: Tensor, batch: Groups, *, margin: float) -> tuple[Tensor, Tensor]:
+    """The cost () of x (B, D) and its gradient (B, D), in which negatives equally near share.
 
-    Where none is above, the largest; where there is no negative at all, infinity. A negative falls into the class of
-    how many positives lie below it; what is above a positive are the classes from that positive's own rank on.
+    At length 1 a squared distance is 2 - 2 cos, so "farther" is a smaller cosine.
     """
-    apart = distances.masked_fill(~negative, torch.inf)
-    below = torch.zeros_like(apart, dtype=torch.int16)  # (B, B): positives nearer than the negative
-    for positive in to_positive.detach()[..., None].unbind(1):  # (B, 1) each
-        below += apart > positive
-    rank = (to_positive[:, None] <= to_positive[..., None]).sum(dim=2)  # (B, R): from 1
-    classes = torch.full_like(to_positive, torch.inf)[:, :1].repeat(1, to_positive.shape[1] + 1)  # (B, R + 1)
-    least = classes.scatter_reduce(1, below.long(), apart, "amin")
-    above = least.flip(1).cummin(dim=1).values.flip(1)  # of a class and those beyond
-    nearest = above.gather(1, rank)
-    farthest = distances.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
-    return torch.where(nearest.isinf() & farthest.isfinite(), farthest, nearest)
+    partners = batch.partners()  # (B, R)
+    length = lengths(x)  # (B, 1)
+    x = x / length
+    itself = torch.finfo(x.dtype).max  # as a positive so near that it costs nothing
+    cosines = (x @ x.T).fill_diagonal_(itself)  # (B, B)
+    positive = cosines.gather(1, partners)  # (B, R)
+    farthest = cosines.scatter_(1, partners, 2).amin(1, keepdim=True)  # (B, 1): 2 where there is no negative
+    negative = cosines.scatter_(1, partners, -torch.inf)  # (B, B): or -inf in the own system
+    bound = positive.maximum(farthest.nextafter(farthest + 1))  # the farthest is beyond every bound
+    beyond = torch.threshold_(bound[..., None] - negative[:, None], 0.0, torch.inf)  # (B, R, B)
+    nearest = beyond.amin(2)  # (B, R)
+    repeated = batch.places >= batch.counts[batch.column, None]  # (B, R)
+    costs = (2 * (bound - positive - nearest) + margin).masked_fill_(repeated, 0).relu_()
+    costly = costs.sign()
+    chosen = beyond.eq_(nearest[..., None])  # 1 at the negative, 0 elsewhere
+    share = ((costly / chosen.sum(2))[:, None] @ chosen)[:, 0]  # (B, B): of each cosine in half the cost
+    share.scatter_add_(1, partners, -costly)
+    pairs = (batch.counts * (batch.counts - 1)).sum()
+    slope = (share + share.T) @ x * (2 / pairs)
+    return costs.sum() / pairs, (slope - (slope * x).sum(1, keepdim=True) * x) / length
