@@ -1,11 +1,15 @@
 """Reading audio: what comes out, and what is refused in one line with the path and the reason."""
 
 import hashlib
+import os
+import struct
+import wave
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from makermark import audio
@@ -178,6 +182,93 @@ def test_a_clip_of_exactly_a_limit_is_read(here):
 def test_other_bytes_than_the_manifest_knows_are_refused(here):
     soundfile.write(here / "a.wav", tone(300), RATE_HZ)
     assert refusal(here / "a.wav", sha256="0" * 64).startswith("changed since the manifest was made")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_plain_wav_is_read_without_libsndfile(channels, here):
+    samples = np.random.default_rng(0).integers(-32768, 32768, (900, channels), dtype=np.int16)
+    soundfile.write(here / "soundfile.wav", samples, RATE_HZ)
+    with wave.open(str(here / "wave.wav"), "wb") as file:
+        file.setparams((channels, 2, RATE_HZ, 900, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    with mock.patch.object(audio, "_decode", side_effect=AssertionError):
+        for path in here.iterdir():
+            np.testing.assert_allclose(audio.read(path), samples.mean(axis=1) / 32768, atol=1e-7)
+
+
+def test_of_a_long_plain_wav_only_the_head_is_read_before_it_is_refused(here):
+    soundfile.write(here / "a.wav", tone(300, 40), RATE_HZ)
+    with mock.patch.object(audio, "_plain_samples", side_effect=AssertionError):
+        assert refusal(here / "a.wav", max_seconds=30) == "too long: 40.0 s, at most 30 s are taken"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(here):
+    soundfile.write(here / "a.wav", tone(300, 40), RATE_HZ)  # more than is read at once
+
+    def shrink(*given):
+        os.truncate(here / "a.wav", 44 + 32001)
+        return header_of(*given)
+
+    header_of = audio._plain_header
+    with mock.patch.object(audio, "_plain_header", side_effect=shrink):
+        assert refusal(here / "a.wav").startswith("changed while it was read")
+
+
+@st.composite
+def wav_files(draw):
+    """The bytes of a WAV, canonical or with anything about it otherwise: (content, whether it is a plain one)."""
+    channels, bits = draw(st.sampled_from([1, 1, 2, 3, 8, 9])), draw(st.sampled_from([16, 16, 16, 8, 24]))
+    align = channels * bits // 8
+    samples = draw(st.binary(min_size=0, max_size=200).map(lambda b: b[: len(b) // align * align]))
+    code, lie = (
+        draw(st.sampled_from([1, 1, 1, 3, 0xFFFE, 6])),
+        draw(st.sampled_from([0, 0, 0, 1, 2, -2, 10**6])),
+    )
+    rate_hz = draw(st.sampled_from([16000, 16000, 8000, 44100, 0, 2**31]))
+    stated = draw(st.sampled_from([align, align, align, align + 1, 0]))
+    fmt = struct.pack("<HHIIHH", code, channels, rate_hz, (rate_hz * align) % 2**32, stated, bits)
+    chunks = [chunk(b"fmt ", fmt + bytes(draw(st.sampled_from([0, 0, 0, 2, 24]))))]
+    chunks.append(chunk(b"data", samples + bytes(draw(st.sampled_from([0, 0, 1]))), lie=lie))
+    for name in draw(st.lists(st.sampled_from([b"LIST", b"fact", b"junk", b"data", b"fmt "]), max_size=2)):
+        place = draw(st.integers(0, len(chunks)))
+        chunks.insert(place, chunk(name, draw(st.binary(max_size=9))))
+    if draw(st.sampled_from([False] * 9 + [True])):
+        chunks.reverse()
+    body = b"WAVE" + b"".join(chunks) + draw(st.sampled_from([b"", b"", b"", b"\0", b"tail"]))
+    return draw(st.sampled_from([b"RIFF"] * 9 + [b"RIFX"])) + struct.pack("<I", len(body)) + body
+
+
+def chunk(name, content, *, lie=0):
+    """Padded to an even length; says that it is longer by `lie` bytes."""
+    return name + struct.pack("<I", max(0, len(content) + lie)) + content + bytes(len(content) % 2)
+
+
+@given(
+    wav_files(),
+    st.sampled_from([(0.0, 3600.0), (0.0, 0.001), (0.002, 3600.0)]),
+    st.sampled_from([audio.AT_ONCE, 50, 1]),
+)
+@settings(max_examples=400, deadline=None)
+def test_a_wav_is_read_or_refused_as_libsndfile_alone_would(tmp_path_factory, content, limits, at_once):
+    path = tmp_path_factory.getbasetemp() / "any.wav"
+    path.write_bytes(content)
+    known = hashlib.sha256(content).hexdigest()
+    with mock.patch.object(audio, "_plain_header", return_value=None):
+        expected = outcome(path, limits, known)
+    with mock.patch.object(audio, "AT_ONCE", at_once):
+        found = outcome(path, limits, known)
+    assert type(found) is type(expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+def outcome(path, limits, sha256):
+    """The samples, or what was said."""
+    try:
+        return audio.read(
+            path, sample_rate_hz=RATE_HZ, min_seconds=limits[0], max_seconds=limits[1], sha256=sha256
+        )
+    except AudioError as error:
+        return str(error)
 
 
 waveforms = st.integers(1, 50).map(lambda n: np.arange(n, dtype=np.float32))

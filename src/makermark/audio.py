@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from struct import Struct
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,21 @@ from numpy.typing import NDArray
 from makermark.errors import AudioError
 
 Samples = NDArray[np.float32]  # (T,), full scale is 1
+Coded = NDArray[Any]  # (T, channels), as a file holds them: int16, or float32
 
 RESAMPLER = "soxr HQ"  # its name in what a feature cache records
 BYTE_ORDER = {b"RIFF": "little", b"FORM": "big"}  # WAV, AIFF: files made of chunks
 SAMPLES_IN = (b"data", b"SSND")
+AT_ONCE = 1 << 20  # bytes: half a minute of 16-bit sound at 16 kHz
+PLAIN = Struct("<4sI4s4sIHHIIHH4sI")  # RIFF, fmt and data: their fields in the order of the format
+
+
+class PlainHeader(NamedTuple):
+    """Of a WAV that is 44 bytes and then 16-bit samples to its end, as most programs write it."""
+
+    channels: int
+    rate_hz: int
+    frames: int
 
 
 class Look(NamedTuple):
@@ -48,10 +60,21 @@ def read(
     header says, damaged, silent (one value throughout), outside `min_seconds` to `max_seconds`, with
     samples that are NaN or infinite, or whose bytes have another SHA-256 than `sha256`, where given.
     """
-    with _opened(path) as file:
-        waveform, rate_hz = _decode(file, min_seconds=min_seconds, max_seconds=max_seconds)
-        if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise AudioError("changed since the manifest was made (other bytes than its sha256 says)")
+    with _opened(path) as (file, size):
+        content = file.read(min(size, AT_ONCE))
+        header = _plain_header(content, size)
+        if header:  # half of libsndfile's time
+            _refuse_duration(header.frames / header.rate_hz, min_seconds, max_seconds)
+            content += file.readall() if len(content) < size else b""
+            samples, rate_hz = _plain_samples(content, header), header.rate_hz
+        else:
+            file.seek(0)
+            samples, rate_hz = _decode(file, min_seconds=min_seconds, max_seconds=max_seconds)
+        waveform = _waveform(samples)
+        if sha256:
+            found = hashlib.sha256(content) if len(content) == size else hashlib.file_digest(file, "sha256")
+            if found.hexdigest() != sha256:
+                raise AudioError("changed since the manifest was made (other bytes than its sha256 says)")
     if rate_hz == sample_rate_hz:
         return waveform
     import soxr
@@ -65,7 +88,7 @@ def look(path: Path) -> Look:
     missing, empty, not audio, or shorter than its header says."""
     import soundfile
 
-    with _opened(path) as file:
+    with _opened(path) as (file, _):
         _refuse_missing_bytes(file)
         try:
             with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
@@ -77,13 +100,14 @@ def look(path: Path) -> Look:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
-    """The file, not empty; what is wrong with it is raised as AudioError with its path."""
+def _opened(path: Path) -> Iterator[tuple[FileIO, int]]:
+    """The file, not empty, and its size; what is wrong with it is raised as AudioError with its path."""
     try:
-        with Path(path).open("rb", buffering=0) as file:  # libsndfile shares its position
-            if os.fstat(file.fileno()).st_size == 0:
+        with open(path, "rb", buffering=0) as file:  # libsndfile shares its position
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
                 raise AudioError("empty: 0 bytes")
-            yield file
+            yield file, size
     except FileNotFoundError:
         raise AudioError(f"{path}: missing: there is no such file") from None
     except OSError as error:
@@ -107,8 +131,32 @@ def crop(waveform: Samples, *, length: int, rng: np.random.Generator) -> Samples
     return waveform[start : start + length]
 
 
-def _decode(file: BinaryIO, *, min_seconds: float, max_seconds: float) -> tuple[Samples, int]:
-    """The averaged channels and their rate; leaves `file` at its start. Raises AudioError(reason)."""
+def _plain_header(content: bytes, size: int) -> PlainHeader | None:
+    """Of a file of `size` bytes that begins with `content`; None if it is no plain WAV."""
+    if len(content) < PLAIN.size:
+        return None
+    riff, _, wave, fmt, fmt_bytes, code, channels, rate_hz, _, align, bits, data, promised = (
+        PLAIN.unpack_from(content)
+    )
+    if (riff, wave, fmt, data) != (b"RIFF", b"WAVE", b"fmt ", b"data"):
+        return None
+    if (fmt_bytes, code, bits, align) != (16, 1, 16, 2 * channels):  # code 1: integers
+        return None
+    there = size - PLAIN.size
+    if not (0 < channels <= 8 and 0 < rate_hz < 2**31 and promised == there > 0 and there % align == 0):
+        return None
+    return PlainHeader(channels=channels, rate_hz=rate_hz, frames=there // align)
+
+
+def _plain_samples(content: bytes, header: PlainHeader) -> Coded:
+    """(T, channels), a view of `content`."""
+    if len(content) != PLAIN.size + 2 * header.frames * header.channels:
+        raise AudioError("changed while it was read; run again when nothing writes to it")
+    return np.frombuffer(content, "<i2", offset=PLAIN.size).reshape(header.frames, header.channels)
+
+
+def _decode(file: FileIO, *, min_seconds: float, max_seconds: float) -> tuple[Coded, int]:
+    """What libsndfile reads, (T, channels), and its rate; leaves `file` at its start. Raises AudioError(reason)."""
     import soundfile
 
     _refuse_missing_bytes(file)
@@ -117,21 +165,31 @@ def _decode(file: BinaryIO, *, min_seconds: float, max_seconds: float) -> tuple[
             rate_hz, frames = int(sound.samplerate), int(sound.frames)
             _refuse_duration(frames / rate_hz, min_seconds, max_seconds)
             whole = sound.subtype == "PCM_16"  # thrice as fast as libsndfile's float32, which is the same
-            samples = sound.read(dtype="int16" if whole else "float32", always_2d=True)  # (T, channels)
+            samples: Coded = sound.read(dtype="int16" if whole else "float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"not audio, or damaged ({error.error_string.strip()})") from error
     finally:
         file.seek(0)
     if len(samples) < frames:
         raise AudioError(f"truncated: its header says {frames} samples, {len(samples)} can be read")
-    samples = samples * np.float32(1 / 32768) if whole else samples
-    waveform: Samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    return samples, rate_hz
+
+
+def _waveform(samples: Coded) -> Samples:
+    """The channels' average; raises AudioError(reason) for what is no sound."""
+    whole = samples.dtype.kind == "i"
+    scaled: Samples = samples * np.float32(1 / 32768) if whole else samples
+    waveform: Samples = scaled[:, 0] if scaled.shape[1] == 1 else scaled.mean(axis=1)
     finite = np.True_ if whole else np.isfinite(waveform)
     if not finite.all():
         raise AudioError(f"NaN or infinite samples: {np.count_nonzero(~finite)} of {len(waveform)}")
-    if not waveform.size or waveform.min() == waveform.max():
+    if _constant(waveform[:: 1 + waveform.size // 64]) and _constant(waveform):
         raise AudioError("silent: all samples are the same")
-    return waveform, rate_hz
+    return waveform
+
+
+def _constant(waveform: Samples) -> bool:
+    return not waveform.size or bool(waveform.min() == waveform.max())
 
 
 def _refuse_duration(seconds: float, min_seconds: float, max_seconds: float) -> None:

@@ -15,6 +15,7 @@ import mmap
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +118,7 @@ def make_shard(rows: Sequence[Row], recipe: Recipe) -> pa.Table:
         "width": front_end.width,
         "checksum": _checksum(utterance_ids, frames, values),
         "quarantine": quarantine,
-        "versions": {library: version(library) for library in front_end.libraries()},
+        "versions": {library: _version(library) for library in front_end.libraries()},
     }
     offsets = _offsets(frames, front_end.width)
     columns = {
@@ -187,6 +188,11 @@ def open_shard(path: Path) -> Shard:
         raise FeatureCacheError(f"{path}: missing; run the features stage again") from None
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, " ".join(str(error).split())) from error
+
+
+@cache
+def _version(library: str) -> str:
+    return version(library)  # reads and parses a file
 
 
 def _offsets(frames: NDArray[np.int32], width: int) -> NDArray[np.int64]:
