@@ -1,13 +1,16 @@
-"""The pipeline's own costs: start-up of every command, `dvc repro` with nothing changed, peak memory of every stage.
+"""The pipeline's own costs: start-up of every command, `dvc repro` with nothing changed, peak memory of every stage and
+of reading a large feature cache.
 
     python benchmarks/pipeline.py startup [--repeats N]
     python benchmarks/pipeline.py repro [--clone FOLDER] [--repeats N]
     python benchmarks/pipeline.py memory --work FOLDER [--data FOLDER] [--shares 0.25 1] [--stages features train ...]
+    python benchmarks/pipeline.py cache [--utterances 57000]
 
 `repro`: in a clone where `make repro` was run. `memory`: the commands of dvc.yaml on shares of the corpus that `make
 repro` left (DATA: data of that clone), training cut to one epoch, each stage in a process of its own; FOLDER lies
 outside the repository and keeps what was made. Its table has megabytes: peak resident, and in brackets those that
-stand in no file. Prints Markdown.
+stand in no file. `cache`: the same two figures for each way in which stages read a cache, and for all of them one after
+another, each in a process of its own; the cache is made of noise, in a temporary folder. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,6 +32,8 @@ from scale_steps import alone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("features", "train", "embed", "score", "probe", "fuse")
+READER = Path(__file__).with_name("pipeline_cache.py")
+READINGS = ("verify", "batches", "statistics", "crops")  # WAYS of pipeline_cache
 MAKERMARK = "from makermark.cli import main; main()"
 
 
@@ -44,6 +50,8 @@ def main() -> None:
     memory.add_argument("--data", type=Path, default=REPOSITORY / "data")
     memory.add_argument("--shares", type=float, nargs="+", default=[0.25, 1.0])
     memory.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    cache = parts.add_parser("cache")
+    cache.add_argument("--utterances", type=int, default=57000)
     given = parser.parse_args()
     told = scale_page.machine(REPOSITORY)
     print(
@@ -55,6 +63,8 @@ def main() -> None:
         measure_startup(given.repeats)
     elif given.part == "repro":
         measure_repro(given.clone, given.repeats)
+    elif given.part == "cache":
+        measure_cache(given.utterances)
     else:
         measure_memory(given.work.resolve(), given.data.resolve(), given.shares, given.stages)
 
@@ -91,6 +101,31 @@ def measure_repro(clone: Path, repeats: int) -> None:
         subprocess.run([*dvc, "repro"], cwd=clone, stdout=subprocess.DEVNULL, check=True)
         times.append(time.perf_counter() - start)
     print(f"`dvc repro` with nothing changed: {statistics.median(times):.1f} s (median of {repeats})")
+
+
+def measure_cache(utterances: int) -> None:
+    """A row for each way of reading."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    with tempfile.TemporaryDirectory() as scratch:
+        hours, size = alone(write_large_cache, Path(scratch), utterances)
+        print(f"{utterances:,} utterances of 2 to 8 s, {hours:.1f} h, {size / 1e9:.2f} GB in the cache\n")
+        print("| reading | peak, MB | in no file, MB | seconds |\n|---|---:|---:|---:|")
+        for ways in [[], *([way] for way in READINGS), list(READINGS)]:
+            command = [sys.executable, str(READER), scratch, *ways]
+            log = Path(scratch, "log")
+            spent = measure(command, folder=Path(scratch), environment=environment, log=log)
+            if spent.status:
+                sys.exit(f"error: reading {' '.join(ways)} ended with {spent.status}:\n{log.read_text()}")
+            name = {0: "opened only", 1: " ".join(ways)}.get(len(ways), "all of them")
+            own = (spent.own_bytes or 0) / 1e6
+            print(f"| {name} | {spent.peak_bytes / 1e6:,.0f} | {own:,.0f} | {spent.wall_s:.1f} |")
+
+
+def write_large_cache(folder: Path, utterances: int) -> tuple[float, int]:
+    """Imports in the process that writes, not in this one."""
+    import pipeline_cache
+
+    return pipeline_cache.write(folder, utterances)
 
 
 def measure_memory(work: Path, data: Path, shares: list[float], stages: list[str]) -> None:
