@@ -1,19 +1,24 @@
 """Audio to log-mels on disk, in times real time: write_cache against a loop of one .pt file per utterance.
 
     python benchmarks/features.py [--manifest MANIFEST] [--utterances N] [--workers N] [--repeats N]
+    python benchmarks/features.py --profile FILE [--manifest MANIFEST] [--utterances N]
 
 Both read the same files from the page cache (each is read once before) with soundfile, in turns; the loop
 is what a training script does: soundfile, torchaudio's MelSpectrogram, log, torch.save. Without
 --manifest the files are harmonic tones of 2 to 8 s, as 16 kHz WAV and as FLAC. Then what training asks of
-the cache: opening it, and cutting batches of crops. Prints a Markdown table of medians.
+the cache: opening it, and cutting batches of crops. Prints a Markdown table of medians. --profile instead writes
+where one thread's time goes while it makes and writes shards (cProfile, by function).
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import hashlib
+import io
 import os
 import platform
+import pstats
 import resource
 import shutil
 import statistics
@@ -32,6 +37,8 @@ import torchaudio
 from makermark import features
 from makermark.corpora.rows import Manifest, read_manifest
 from makermark.features.cache import FeatureCache, write_cache
+from makermark.features.shard import Recipe, Row, make_shard
+from makermark.files import write_arrow
 from makermark.params import read_params
 
 PARAMS = read_params(Path(__file__).parents[1] / "params.yaml")
@@ -44,21 +51,20 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--profile", type=Path, help="write where the time goes, and end")
     given = parser.parse_args()
     torch.set_num_threads(1)  # the loop's best: more threads on so little work slow it down
+    if given.profile:
+        with tempfile.TemporaryDirectory() as scratch:
+            profile(given.profile, manifest_of(given.manifest, Path(scratch), "wav", given.utterances))
+        return
     print(f"{head_line()};")
     print(f"{given.workers} workers of one thread against a loop of one thread; medians of {given.repeats}\n")
     print("| audio | work | x real time | times the loop | x real time of processor time, one core |")
     print("|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:
-        corpora = (
-            {"manifest": head(read_manifest(given.manifest), given.utterances)}
-            if given.manifest
-            else {
-                suffix: tones(Path(scratch, suffix), suffix, given.utterances) for suffix in ("wav", "flac")
-            }
-        )
-        for name, manifest in corpora.items():
+        for name in ("manifest",) if given.manifest else ("wav", "flac"):
+            manifest = manifest_of(given.manifest, Path(scratch, name), name, given.utterances)
             cache = compare(
                 name, manifest, Path(scratch, "out"), workers=given.workers, repeats=given.repeats
             )
@@ -124,19 +130,43 @@ def reading(cache: FeatureCache, *, repeats: int) -> None:
     print(f"padding in whole-utterance batches of 20 s: {100 * (1 - held / padded):.1f} %")
 
 
+def profile(file: Path, manifest: Manifest) -> None:
+    """Write the functions with most time of their own, of shards made and written a second time."""
+    front_end = features.build("fbank", **PARAMS.settings("front_ends", "fbank"))
+    recipe = Recipe(front_end=front_end, root=manifest.root, min_seconds=0.1, max_seconds=3600)
+    rows = [Row(*row) for row in manifest.rows[["utterance_id", "path", "sha256"]].itertuples(index=False)]
+    parts = [rows[first : first + 128] for first in range(0, len(rows), 128)]
+    shard = file.with_suffix(".arrow")
+
+    def make() -> None:
+        for part in parts:
+            write_arrow(shard, make_shard(part, recipe))
+
+    make()
+    profiler, told = cProfile.Profile(), io.StringIO()
+    profiler.runcall(make)
+    shard.unlink()
+    pstats.Stats(profiler, stream=told).strip_dirs().sort_stats("tottime").print_stats(20)
+    file.write_text(f"{head_line()}\n{told.getvalue()}")
+
+
 def timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def head(manifest: Manifest, utterances: int) -> Manifest:
+def manifest_of(given: Path | None, folder: Path, suffix: str, utterances: int) -> Manifest:
+    """The first utterances of the manifest that was given, or tones of so many."""
+    if given is None:
+        return tones(folder / "audio", suffix, utterances)
+    manifest = read_manifest(given)
     return Manifest(manifest.corpus, manifest.root, manifest.rows.head(utterances))
 
 
 def tones(folder: Path, suffix: str, utterances: int) -> Manifest:
     """16-bit harmonic tones with moving pitch and level over faint noise, as files and their rows."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rng, rows = np.random.default_rng(0), []
     for number in range(utterances):
         t = np.arange(int(16000 * rng.uniform(2, 8))) / 16000

@@ -214,28 +214,48 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(here):
         assert refusal(here / "a.wav").startswith("changed while it was read")
 
 
+PLAIN = {
+    "kind": b"RIFF", "code": 1, "channels": 1, "rate_hz": 16000, "bits": 16, "align": 0, "fmt": b"", "more": b"",
+    "lie": 0, "front": b"", "between": b"", "behind": b"", "turned": False,
+}  # fmt: skip
+NOTES = st.sampled_from([b"LIST", b"fact", b"junk", b"data", b"fmt "]).flatmap(
+    lambda name: st.binary(max_size=9).map(lambda content: chunk(name, content))
+)
+ODDITIES = {
+    "kind": st.sampled_from([b"RIFX", b"FORM"]),
+    "code": st.sampled_from([3, 6, 0xFFFE]),
+    "channels": st.sampled_from([0, 2, 3, 8, 9]),
+    "rate_hz": st.sampled_from([8000, 44100, 0, 2**31]),
+    "bits": st.sampled_from([8, 12, 24]),
+    "align": st.sampled_from([1, -1]),  # beyond what channels and bits give
+    "fmt": st.sampled_from([bytes(2), bytes(24)]),
+    "more": st.sampled_from([b"x"]),  # an odd number of bytes
+    "lie": st.sampled_from([1, 2, -2, -200, 10**6]),
+    "front": NOTES, "between": NOTES, "behind": NOTES | st.sampled_from([b"\0", b"tail"]), "turned": st.just(True),
+}  # fmt: skip
+
+
 @st.composite
 def wav_files(draw):
-    """The bytes of a WAV, canonical or with anything about it otherwise: (content, whether it is a plain one)."""
-    channels, bits = draw(st.sampled_from([1, 1, 2, 3, 8, 9])), draw(st.sampled_from([16, 16, 16, 8, 24]))
-    align = channels * bits // 8
-    samples = draw(st.binary(min_size=0, max_size=200).map(lambda b: b[: len(b) // align * align]))
-    code, lie = (
-        draw(st.sampled_from([1, 1, 1, 3, 0xFFFE, 6])),
-        draw(st.sampled_from([0, 0, 0, 1, 2, -2, 10**6])),
+    """The bytes of a plain WAV with up to two things about it otherwise."""
+    odd = draw(st.sets(st.sampled_from(sorted(ODDITIES)), max_size=2))
+    it = PLAIN | {name: draw(ODDITIES[name]) for name in sorted(odd)}
+    width = it["channels"] * it["bits"] // 8
+    samples = draw(st.binary(max_size=200))
+    samples = samples[: len(samples) // width * width] if width else samples
+    layout = (
+        it["code"],
+        it["channels"],
+        it["rate_hz"],
+        it["rate_hz"],
+        max(0, width + it["align"]),
+        it["bits"],
     )
-    rate_hz = draw(st.sampled_from([16000, 16000, 8000, 44100, 0, 2**31]))
-    stated = draw(st.sampled_from([align, align, align, align + 1, 0]))
-    fmt = struct.pack("<HHIIHH", code, channels, rate_hz, (rate_hz * align) % 2**32, stated, bits)
-    chunks = [chunk(b"fmt ", fmt + bytes(draw(st.sampled_from([0, 0, 0, 2, 24]))))]
-    chunks.append(chunk(b"data", samples + bytes(draw(st.sampled_from([0, 0, 1]))), lie=lie))
-    for name in draw(st.lists(st.sampled_from([b"LIST", b"fact", b"junk", b"data", b"fmt "]), max_size=2)):
-        place = draw(st.integers(0, len(chunks)))
-        chunks.insert(place, chunk(name, draw(st.binary(max_size=9))))
-    if draw(st.sampled_from([False] * 9 + [True])):
-        chunks.reverse()
-    body = b"WAVE" + b"".join(chunks) + draw(st.sampled_from([b"", b"", b"", b"\0", b"tail"]))
-    return draw(st.sampled_from([b"RIFF"] * 9 + [b"RIFX"])) + struct.pack("<I", len(body)) + body
+    fmt = chunk(b"fmt ", struct.pack("<HHIIHH", *layout) + it["fmt"])
+    data = chunk(b"data", samples + it["more"], lie=it["lie"])
+    first, last = (data, fmt) if it["turned"] else (fmt, data)
+    body = b"WAVE" + it["front"] + first + it["between"] + last + it["behind"]
+    return it["kind"] + struct.pack("<I", len(body)) + body
 
 
 def chunk(name, content, *, lie=0):

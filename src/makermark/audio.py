@@ -47,7 +47,7 @@ class Look(NamedTuple):
 
 
 def read(
-    path: Path,
+    path: Path | str,
     *,
     sample_rate_hz: int = 16000,
     min_seconds: float = 0.0,
@@ -100,7 +100,7 @@ def look(path: Path) -> Look:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[FileIO, int]]:
+def _opened(path: Path | str) -> Iterator[tuple[FileIO, int]]:
     """The file, not empty, and its size; what is wrong with it is raised as AudioError with its path."""
     try:
         with open(path, "rb", buffering=0) as file:  # libsndfile shares its position

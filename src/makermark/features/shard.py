@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,10 @@ class Recipe:
 
     def read(self, row: Row) -> audio.Samples | Bad:
         """The row's waveform, or why it cannot be used."""
-        path, rate_hz = self.root / row.path, self.front_end.sample_rate_hz
+        path = os.path.join(
+            self.root, row.path
+        )  # a Path takes five times as long, and holds up the other threads
+        rate_hz = self.front_end.sample_rate_hz
         try:
             return audio.read(
                 path,
