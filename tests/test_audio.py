@@ -241,7 +241,7 @@ def wav_files(draw):
     odd = draw(st.sets(st.sampled_from(sorted(ODDITIES)), max_size=2))
     it = PLAIN | {name: draw(ODDITIES[name]) for name in sorted(odd)}
     width = it["channels"] * it["bits"] // 8
-    samples = draw(st.binary(max_size=200))
+    samples = draw(st.binary(min_size=30, max_size=150) | st.just(b""))
     samples = samples[: len(samples) // width * width] if width else samples
     layout = (
         it["code"],
@@ -263,12 +263,8 @@ def chunk(name, content, *, lie=0):
     return name + struct.pack("<I", max(0, len(content) + lie)) + content + bytes(len(content) % 2)
 
 
-@given(
-    wav_files(),
-    st.sampled_from([(0.0, 3600.0), (0.0, 0.001), (0.002, 3600.0)]),
-    st.sampled_from([audio.AT_ONCE, 50, 1]),
-)
-@settings(max_examples=400, deadline=None)
+@given(wav_files(), st.sampled_from([(0.0, 3600.0), (0.002, 0.003)]), st.sampled_from([audio.AT_ONCE, 50]))
+@settings(max_examples=500, deadline=None)
 def test_a_wav_is_read_or_refused_as_libsndfile_alone_would(tmp_path_factory, content, limits, at_once):
     path = tmp_path_factory.getbasetemp() / "any.wav"
     path.write_bytes(content)
