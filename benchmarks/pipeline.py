@@ -7,9 +7,10 @@ of reading a large feature cache.
     python benchmarks/pipeline.py cache [--utterances 57000]
 
 `repro`: in a clone where `make repro` was run. `memory`: the commands of dvc.yaml on shares of the corpus that `make
-repro` left (DATA: data of that clone), training cut to one epoch, each stage in a process of its own; FOLDER lies
-outside the repository and keeps what was made. Its table has megabytes: peak resident, and in brackets those that
-stand in no file. `cache`: the same two figures for each way in which stages read a cache, and for all of them one after
+repro` left (DATA: data of that clone), training cut to one epoch, each stage in a process of its own; download makes
+another corpus with such a share of the utterances. FOLDER lies outside the repository and keeps what was made. Its
+table has megabytes: peak resident, of the largest process where there are several, and in brackets those that stand
+in no file. `cache`: the same two figures for each way in which stages read a cache, and for all of them one after
 another, each in a process of its own; the cache is made of noise, in a temporary folder. Prints Markdown.
 """
 
@@ -31,7 +32,7 @@ from scale_process import Spent, measure
 from scale_steps import alone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STAGES = ("features", "train", "embed", "score", "probe", "fuse")
+STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse", "calibrate")
 READER = Path(__file__).with_name("pipeline_cache.py")
 READINGS = ("verify", "batches", "statistics", "crops")  # WAYS of pipeline_cache
 MAKERMARK = "from makermark.cli import main; main()"
@@ -138,7 +139,7 @@ def measure_memory(work: Path, data: Path, shares: list[float], stages: list[str
         folder = work / f"share-{share:g}"
         counts.append(alone(cut, folder, data, share))
         for stage in stages:
-            found[stage].append(run_stage(stage, folder))
+            found[stage].append(run_stage(stage, fewer(folder, share) if stage == "download" else folder))
     print("| stage | " + " | ".join(f"{count:,} utterances" for count in counts) + " |")
     print("|---|" + "---:|" * len(counts))
     for stage, spent in found.items():
@@ -157,6 +158,17 @@ def run_stage(stage: str, folder: Path) -> Spent:
     if spent.status:
         sys.exit(f"error: {stage} ended with status {spent.status}; its output: {log}")
     return spent
+
+
+def fewer(folder: Path, share: float) -> Path:
+    """A folder below for the download stage: params.yaml with this share of the utterances of each system."""
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for name in ("train_utterances", "dev_utterances", "test_utterances"):
+        params["local"][name] = max(1, round(share * params["local"][name]))
+    below = folder / "download"
+    below.mkdir(exist_ok=True)
+    (below / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    return below
 
 
 def cut(folder: Path, data: Path, share: float) -> int:
