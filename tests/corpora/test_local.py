@@ -260,6 +260,6 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path, monkeyp
         return known(package)
 
     monkeypatch.setattr(protocol, "version", version)
-    with pytest.raises(CorpusError, match=r"package py-nanotts is missing; pip install 'makermark\[local\]'"):
+    with pytest.raises(CorpusError, match=r"package py-nanotts is missing; pip install -e '.\[local\]'"):
         make(tmp_path / "corpus")
     protocol.installed.cache_clear()

@@ -77,7 +77,7 @@ def test_what_is_no_condition_is_refused_in_one_line_with_the_choices():
 
 def test_absent_packages_are_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "av" else object())
-    with pytest.raises(ParamsError, match=r"^av not installed.*makermark\[robustness\]"):
+    with pytest.raises(ParamsError, match=r"^av not installed.*pip install -e '.\[robustness\]'"):
         check_conditions(["mulaw"])
 
 
