@@ -164,7 +164,7 @@ def fewer(folder: Path, share: float) -> Path:
     """A folder below for the download stage: params.yaml with this share of the utterances of each system."""
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     for name in ("train_utterances", "dev_utterances", "test_utterances"):
-        params["local"][name] = max(1, round(share * params["local"][name]))
+        params["local"][name] = max(2, round(share * params["local"][name]))
     below = folder / "download"
     below.mkdir(exist_ok=True)
     (below / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
