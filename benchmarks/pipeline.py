@@ -91,7 +91,9 @@ def measure_startup(repeats: int) -> None:
 def measure_repro(clone: Path, repeats: int) -> None:
     """Seconds of `dvc repro` that finds nothing to do; ends if it would run a stage."""
     dvc = [sys.executable, "-m", "dvc"]
-    state = subprocess.run([*dvc, "status"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    state = subprocess.run(
+        [*dvc, "status", "dvc.yaml"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout
     if "up to date" not in state:
         sys.exit(
             f"error: {clone}: there is something to do; run `make repro` there first. dvc status says:\n{state}"
