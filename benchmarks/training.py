@@ -94,11 +94,15 @@ def compare(peer: str | None, *, threads: int, repeats: int) -> None:
         ends[name], theirs = spawning.Pipe()
         workers.append(spawning.Process(target=work_when_asked, args=(make, theirs, threads), daemon=True))
         workers[-1].start()
+        theirs.close()  # so that `recv` sees the end of a process that died
     turns: dict[str, list[Turn]] = {name: [] for name in ways}
     for _ in range(WARM_UP + repeats):
         for name, end in ends.items():
-            end.send(None)
-            turns[name].append(end.recv())
+            try:
+                end.send(None)
+                turns[name].append(end.recv())
+            except (EOFError, ConnectionError):
+                sys.exit(f"error: {name} ended before its turn; why stands above")
     for worker in workers:
         worker.terminate()
     print("| training step | utterances/s | times the first | waiting for data, % | peak memory, MB |")
