@@ -1,5 +1,5 @@
-# make repro   the whole pipeline on the built-in corpus, from nothing
-# make test    what CI runs
+# make repro   run the whole pipeline on the built-in corpus
+# make test    run the checks of CI
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(CURDIR)/$(VENV)/bin
@@ -12,7 +12,7 @@ export PYTHONNOUSERSITE := 1
 help:
 	@echo "make repro   set up, run the pipeline on the built-in corpus, print the results"
 	@echo "make test    set up if need be, check style, types and layers, run the tests"
-	@echo "make robustness  after make repro: the tracer through codecs, noise and rooms"
+	@echo "make robustness  after make repro: test the tracer with codecs, noise and rooms"
 	@echo "make ui      open the MLflow store on http://127.0.0.1:5000"
 	@echo "make lint    style, types and layers only"
 
@@ -28,11 +28,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-local.txt
 repro: setup
 	@git rev-parse HEAD >/dev/null 2>&1 || { echo "error: no git commit here: makermark ties results to commits; clone the repository with git"; exit 1; }
 	dvc repro
+	@makermark baseline save
 	@makermark log-run || true
 	@makermark results
 
 robustness: setup
-	dvc repro robustness/dvc.yaml
+	dvc exp run --set-param 'robustness.stage=[run]' robustness@run
 
 test: setup lint
 	python -m pytest -n 2 --dist loadgroup

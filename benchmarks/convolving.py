@@ -1,4 +1,4 @@
-"""What a network's convolutions alone cost: the limit of any way to run it with these kernels."""
+"""Time of a network's convolutions alone: a lower bound for every implementation that uses these kernels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from features import timed
 def convolutions_alone(
     net: nn.Module, features: Tensor, *, precision: torch.dtype, backward: bool, repeats: int
 ) -> float:
-    """Seconds for the convolutions of a pass of features (B, T, F), one after the other, and with `backward` of theirs.
+    """Return the seconds of all convolutions of a forward pass of features (B, T, F), with `backward` of both passes.
 
-    Each is timed by itself, the median of `repeats`, on tensors of its shapes in channels-last order that were there
-    before: memory that must be found, and every other operation, come on top.
+    Each convolution is timed alone, as the median of `repeats`, on existing tensors of its shapes in channels-last
+    order. Memory allocation and all other operations are not included.
     """
     calls: list[tuple[nn.Conv2d, torch.Size, torch.Size]] = []
     hooks = [
-        module.register_forward_hook(lambda m, given, out: calls.append((m, given[0].shape, out.shape)))
+        module.register_forward_hook(lambda m, inputs, out: calls.append((m, inputs[0].shape, out.shape)))
         for module in net.modules()
         if isinstance(module, nn.Conv2d)
     ]
@@ -30,32 +30,49 @@ def convolutions_alone(
     for hook in hooks:
         hook.remove()
     cost: dict[tuple[torch.Size, torch.Size, torch.Size], float] = {}
-    for module, given, out in calls:
-        shape = module.weight.shape, given, out
-        if shape not in cost:
-            one = _Convolution(module, given, out, precision=precision, backward=backward)
-            one()
-            cost[shape] = statistics.median(timed(one) for _ in range(repeats))
-    return sum(cost[module.weight.shape, given, out] for module, given, out in calls)
+    for module, input_shape, output_shape in calls:
+        key = module.weight.shape, input_shape, output_shape
+        if key not in cost:
+            convolution = _Convolution(
+                module, input_shape, output_shape, precision=precision, backward=backward
+            )
+            convolution()
+            cost[key] = statistics.median(timed(convolution) for _ in range(repeats))
+    return sum(cost[module.weight.shape, inputs, outputs] for module, inputs, outputs in calls)
 
 
 class _Convolution:
-    """One of them, on tensors of its own."""
+    """One convolution on its own tensors."""
 
     def __init__(
-        self, module: nn.Conv2d, given: torch.Size, out: torch.Size, *, precision: torch.dtype, backward: bool
+        self,
+        module: nn.Conv2d,
+        input_shape: torch.Size,
+        output_shape: torch.Size,
+        *,
+        precision: torch.dtype,
+        backward: bool,
     ) -> None:
-        like = {"memory_format": torch.channels_last, "dtype": precision}
-        self._images, self._gradient = torch.randn(given).to(**like), torch.randn(out).to(**like)
+        settings = {"memory_format": torch.channels_last, "dtype": precision}
+        self._images = torch.randn(input_shape).to(**settings)
+        self._gradient = torch.randn(output_shape).to(**settings)
         self._weight = module.weight.detach().to(precision)
-        self._where = module.stride, module.padding, module.dilation
-        self._wanted = (
-            [given[1] > 1, True, False] if backward else None
-        )  # the first layer's input needs no gradient
+        self._geometry = module.stride, module.padding, module.dilation
+        self._output_mask = (
+            [input_shape[1] > 1, True, False] if backward else None
+        )  # no gradient for the features
 
     def __call__(self) -> None:
-        F.conv2d(self._images, self._weight, None, *self._where)
-        if self._wanted:
+        F.conv2d(self._images, self._weight, None, *self._geometry)
+        if self._output_mask:
             torch.ops.aten.convolution_backward(
-                self._gradient, self._images, self._weight, None, *self._where, False, (0, 0), 1, self._wanted
+                self._gradient,
+                self._images,
+                self._weight,
+                None,
+                *self._geometry,
+                False,
+                (0, 0),
+                1,
+                self._output_mask,
             )

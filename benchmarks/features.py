@@ -1,13 +1,13 @@
-"""Audio to log-mels on disk, in times real time: write_cache against a loop of one .pt file per utterance.
+"""Log-mels from audio files to disk, in times real time: write_cache against a loop with one .pt file per utterance.
 
     python benchmarks/features.py [--manifest MANIFEST] [--utterances N] [--workers N] [--repeats N]
     python benchmarks/features.py --profile FILE [--manifest MANIFEST] [--utterances N]
 
-Both read the same files from the page cache (each is read once before) with soundfile, in turns; the loop
-is what a training script does: soundfile, torchaudio's MelSpectrogram, log, torch.save. Without
---manifest the files are harmonic tones of 2 to 8 s, as 16 kHz WAV and as FLAC. Then what training asks of
-the cache: opening it, and cutting batches of crops. Prints a Markdown table of medians. --profile instead writes
-where one thread's time goes while it makes and writes shards (cProfile, by function).
+Both variants read the same files from the page cache (every file is read once before) and take turns. The loop is
+that of a typical training script: soundfile, torchaudio's MelSpectrogram, log, torch.save. Without --manifest the
+files are harmonic tones of 2 to 8 s, as 16 kHz WAV and as FLAC. Then the reads of training are timed: opening the
+cache and cutting batches of crops. Prints a Markdown table of medians. --profile writes a profile of one thread
+that computes and writes shards instead (cProfile, by function).
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ import torch
 import torchaudio
 
 from makermark import features
-from makermark.corpora.rows import Manifest, read_manifest
-from makermark.features.cache import FeatureCache, write_cache
-from makermark.features.shard import Recipe, Row, make_shard
-from makermark.files import write_arrow
-from makermark.params import read_params
+from makermark.features.cache import FeatureCache
+from makermark.features.cache_writer import write_cache
+from makermark.features.shard import ExtractionConfig, Row, build_shard
+from makermark.foundation.files import write_arrow
+from makermark.foundation.manifest import Manifest, read_manifest
+from makermark.foundation.params import read_params
 
 PARAMS = read_params(Path(__file__).parents[1] / "params.yaml")
 VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "soundfile")
@@ -47,35 +48,42 @@ VERSIONS_OF = ("torch", "torchaudio", "numpy", "pyarrow", "soundfile")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--manifest", type=Path, help="a manifest.parquet to take utterances from")
+    parser.add_argument("--manifest", type=Path, help="manifest.parquet with the utterances")
     parser.add_argument("--utterances", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--profile", type=Path, help="write where the time goes, and end")
-    given = parser.parse_args()
-    torch.set_num_threads(1)  # the loop's best: more threads on so little work slow it down
-    if given.profile:
+    parser.add_argument("--profile", type=Path, help="write a profile to this file and exit")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # fastest for the loop: more threads slow down so little work
+    if arguments.profile:
         with tempfile.TemporaryDirectory() as scratch:
-            profile(given.profile, manifest_of(given.manifest, Path(scratch), "wav", given.utterances))
+            profile(
+                arguments.profile,
+                load_or_make_manifest(arguments.manifest, Path(scratch), "wav", arguments.utterances),
+            )
         return
     print(f"{head_line()};")
-    print(f"{given.workers} workers of one thread against a loop of one thread; medians of {given.repeats}\n")
+    print(
+        f"{arguments.workers} workers of one thread against a loop of one thread; medians of {arguments.repeats}\n"
+    )
     print("| audio | work | x real time | times the loop | x real time of processor time, one core |")
     print("|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("manifest",) if given.manifest else ("wav", "flac"):
-            manifest = manifest_of(given.manifest, Path(scratch, name), name, given.utterances)
-            cache = compare(
-                name, manifest, Path(scratch, "out"), workers=given.workers, repeats=given.repeats
+        for name in ("manifest",) if arguments.manifest else ("wav", "flac"):
+            manifest = load_or_make_manifest(
+                arguments.manifest, Path(scratch, name), name, arguments.utterances
             )
-        reading(cache, repeats=20 * given.repeats)
+            cache = compare(
+                name, manifest, Path(scratch, "out"), workers=arguments.workers, repeats=arguments.repeats
+            )
+        reading(cache, repeats=20 * arguments.repeats)
     print(f"\npeak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 def compare(name: str, manifest: Manifest, out: Path, *, workers: int, repeats: int) -> FeatureCache:
-    """Print what both ways take for `manifest`; returns the cache."""
+    """Print the times of both variants for `manifest`; return the cache."""
     front_end = features.build("fbank", **PARAMS.settings("front_ends", "fbank"))
-    files = [manifest.file(path) for path in manifest.rows["path"]]
+    files = [manifest.audio_path(path) for path in manifest.rows["path"]]
     seconds = sum(soundfile.info(path).duration for path in files)
     for path in files:
         path.read_bytes()
@@ -106,7 +114,7 @@ def compare(name: str, manifest: Manifest, out: Path, *, workers: int, repeats: 
 
 
 def per_file_loop(files: list[Path], out: Path) -> None:
-    """One utterance at a time, one file each."""
+    """Write one .pt file per utterance, one at a time."""
     settings = PARAMS.settings("front_ends", "fbank")
     out.mkdir(parents=True)
     mel = torchaudio.transforms.MelSpectrogram(
@@ -119,10 +127,10 @@ def per_file_loop(files: list[Path], out: Path) -> None:
 
 
 def reading(cache: FeatureCache, *, repeats: int) -> None:
-    """Print what a training step of 128 crops of 2 s waits for, and embedding's padding."""
+    """Print the time to draw 128 crops of 2 s, and the padding in batches of whole utterances."""
     rng = np.random.default_rng(0)
     batches = iter([rng.integers(len(cache.frames), size=128) for _ in range(repeats + 1)])
-    crops = [timed(lambda: cache.crops(next(batches), frames=200, rng=rng)) for _ in range(repeats + 1)]
+    crops = [timed(lambda: cache.read_crops(next(batches), frames=200, rng=rng)) for _ in range(repeats + 1)]
     held = padded = 0
     for _, batch, lengths in cache.length_batches(np.arange(len(cache.frames)), max_frames=2000):
         held, padded = held + int(lengths.sum()), padded + batch.shape[0] * batch.shape[1]
@@ -131,23 +139,23 @@ def reading(cache: FeatureCache, *, repeats: int) -> None:
 
 
 def profile(file: Path, manifest: Manifest) -> None:
-    """Write the functions with most time of their own, of shards made and written a second time."""
+    """Write a profile of the second computation of the shards: the functions with the largest own time."""
     front_end = features.build("fbank", **PARAMS.settings("front_ends", "fbank"))
-    recipe = Recipe(front_end=front_end, root=manifest.root, min_seconds=0.1, max_seconds=3600)
+    recipe = ExtractionConfig(front_end=front_end, root=manifest.root, min_seconds=0.1, max_seconds=3600)
     rows = [Row(*row) for row in manifest.rows[["utterance_id", "path", "sha256"]].itertuples(index=False)]
     parts = [rows[first : first + 128] for first in range(0, len(rows), 128)]
     shard = file.with_suffix(".arrow")
 
     def make() -> None:
         for part in parts:
-            write_arrow(shard, make_shard(part, recipe))
+            write_arrow(shard, build_shard(part, recipe))
 
     make()
-    profiler, told = cProfile.Profile(), io.StringIO()
+    profiler, report = cProfile.Profile(), io.StringIO()
     profiler.runcall(make)
     shard.unlink()
-    pstats.Stats(profiler, stream=told).strip_dirs().sort_stats("tottime").print_stats(20)
-    file.write_text(f"{head_line()}\n{told.getvalue()}")
+    pstats.Stats(profiler, stream=report).strip_dirs().sort_stats("tottime").print_stats(20)
+    file.write_text(f"{head_line()}\n{report.getvalue()}")
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -156,16 +164,16 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def manifest_of(given: Path | None, folder: Path, suffix: str, utterances: int) -> Manifest:
-    """The first utterances of the manifest that was given, or tones of so many."""
-    if given is None:
+def load_or_make_manifest(path: Path | None, folder: Path, suffix: str, utterances: int) -> Manifest:
+    """Return the first utterances of a manifest, or a new manifest of tones."""
+    if path is None:
         return tones(folder / "audio", suffix, utterances)
-    manifest = read_manifest(given)
+    manifest = read_manifest(path)
     return Manifest(manifest.corpus, manifest.root, manifest.rows.head(utterances))
 
 
 def tones(folder: Path, suffix: str, utterances: int) -> Manifest:
-    """16-bit harmonic tones with moving pitch and level over faint noise, as files and their rows."""
+    """Write 16-bit harmonic tones with varying pitch and level over low noise; return their manifest."""
     folder.mkdir(parents=True)
     rng, rows = np.random.default_rng(0), []
     for number in range(utterances):

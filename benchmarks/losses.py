@@ -1,8 +1,8 @@
-"""Time of one forward and backward pass of every loss, against the paper's formula in Python loops.
+"""Time of a forward and backward pass of every loss, against the formula of its paper in Python loops.
 
     python benchmarks/losses.py [--threads N]
 
-24 systems x 12 utterances of dimension 50: medians in milliseconds, counting the systems (`arrange`) included.
+24 systems x 12 utterances x 50 dimensions: medians in milliseconds, including the preparation of the labels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from features import processor
-from makermark.losses import LOSSES, build
-from makermark.params import read_params
+from makermark.foundation.params import read_params
+from makermark.models.losses import LOSSES, build
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests" / "losses"))
+sys.path.insert(0, str(REPOSITORY / "tests/models/losses"))
 
 from naive_losses import NAIVE  # noqa: E402
 
@@ -31,7 +31,7 @@ NUM_SYSTEMS, UTTERANCES, DIM = 24, 12, 50
 
 
 def median_ms(loss: Callable[[], Tensor], *, repeats: int) -> float:
-    """Median over `repeats` of a forward and a backward pass, after one that does not count."""
+    """Return the median time of `repeats` forward and backward passes, after a warm-up pass."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -43,16 +43,16 @@ def median_ms(loss: Callable[[], Tensor], *, repeats: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     print(
-        f"{processor()}, {os.cpu_count()} logical cores, {given.threads} threads, torch {torch.__version__}\n"
+        f"{processor()}, {os.cpu_count()} logical cores, {arguments.threads} threads, torch {torch.__version__}\n"
     )
     torch.manual_seed(0)
     settings = read_params(REPOSITORY / "params.yaml").losses
     systems = torch.arange(NUM_SYSTEMS).repeat_interleave(UTTERANCES)
     embeddings = torch.randn(len(systems), DIM, requires_grad=True)
-    print("| loss | ours, ms | formula as the paper has it, in loops, ms |\n|---|---:|---:|")
+    print("| loss | makermark, ms | formula of the paper in loops, ms |\n|---|---:|---:|")
     for name in LOSSES:
         loss = build(name, num_systems=NUM_SYSTEMS, dim=DIM, **settings[name])
         ours = median_ms(lambda loss=loss: loss(embeddings, systems), repeats=200)

@@ -1,17 +1,18 @@
-"""The pipeline's own costs: start-up of every command, `dvc repro` with nothing changed, peak memory of every stage and
-of reading a large feature cache.
+"""Overhead of the pipeline: start-up of every command, `dvc repro` without changes, peak memory of every stage and of
+reading a large feature cache.
 
     python benchmarks/pipeline.py startup [--repeats N]
     python benchmarks/pipeline.py repro [--clone FOLDER] [--repeats N]
     python benchmarks/pipeline.py memory --work FOLDER [--data FOLDER] [--shares 0.25 1] [--stages features train ...]
     python benchmarks/pipeline.py cache [--utterances 57000]
 
-`repro`: in a clone where `make repro` was run. `memory`: the commands of dvc.yaml on shares of the corpus that `make
-repro` left (DATA: data of that clone), training cut to one epoch, each stage in a process of its own; download makes
-another corpus with such a share of the utterances. FOLDER lies outside the repository and keeps what was made. Its
-table has megabytes: peak resident, of the largest process where there are several, and in brackets those that stand
-in no file. `cache`: the same two figures for each way in which stages read a cache, and for all of them one after
-another, each in a process of its own; the cache is made of noise, in a temporary folder. Prints Markdown.
+`repro` runs in a clone where `make repro` was run. `memory` runs the commands of dvc.yaml on shares of the corpus
+of `make repro` (--data: the folder data of that clone), with one epoch of training, each stage in its own process;
+download builds another corpus with that share of the utterances. FOLDER is outside the repository and holds the
+results. The table is in megabytes: peak resident memory, of the largest process if there are several, and in
+parentheses without mapped files. `cache` prints the same two figures for every way in which stages read a cache,
+and for all of them one after another, each in its own process; the cache is noise in a temporary folder. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from pathlib import Path
 import scale_page
 import yaml
 from scale_process import Spent, measure
-from scale_steps import alone
+from scale_steps import run_isolated
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse", "calibrate")
 READER = Path(__file__).with_name("pipeline_cache.py")
 READINGS = ("verify", "batches", "statistics", "crops")  # WAYS of pipeline_cache
-MAKERMARK = "from makermark.cli import main; main()"
+MAKERMARK = "from makermark.cli.main import main; main()"
 
 
 def main() -> None:
@@ -53,25 +54,27 @@ def main() -> None:
     memory.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     cache = parts.add_parser("cache")
     cache.add_argument("--utterances", type=int, default=57000)
-    given = parser.parse_args()
-    told = scale_page.machine(REPOSITORY)
+    arguments = parser.parse_args()
+    machine = scale_page.machine(REPOSITORY)
     print(
-        f"{told['processor']}, {told['cores']} logical cores, load {told['load_before']}; threads {told['threads']}; ",
-        end="",
+        f"{machine['processor']}, {machine['cores']} logical cores, load {machine['load_before']}; ", end=""
     )
-    print(f"Python {told['python']}, {', '.join(' '.join(pair) for pair in told['versions'].items())}\n")
-    if given.part == "startup":
-        measure_startup(given.repeats)
-    elif given.part == "repro":
-        measure_repro(given.clone, given.repeats)
-    elif given.part == "cache":
-        measure_cache(given.utterances)
+    print(f"threads {machine['threads']}; ", end="")
+    print(
+        f"Python {machine['python']}, {', '.join(' '.join(pair) for pair in machine['versions'].items())}\n"
+    )
+    if arguments.part == "startup":
+        measure_startup(arguments.repeats)
+    elif arguments.part == "repro":
+        measure_repro(arguments.clone, arguments.repeats)
+    elif arguments.part == "cache":
+        measure_cache(arguments.utterances)
     else:
-        measure_memory(given.work.resolve(), given.data.resolve(), given.shares, given.stages)
+        measure_memory(arguments.work.resolve(), arguments.data.resolve(), arguments.shares, arguments.stages)
 
 
 def measure_startup(repeats: int) -> None:
-    """Seconds until each command has said what it takes."""
+    """Print the seconds that every command needs to print its help."""
     scripts = sorted((REPOSITORY / "stages").glob("*.py"))
     commands = {f"stages/{script.name} --help": [str(script)] for script in scripts}
     commands["makermark --help"] = ["-c", MAKERMARK]
@@ -89,14 +92,14 @@ def measure_startup(repeats: int) -> None:
 
 
 def measure_repro(clone: Path, repeats: int) -> None:
-    """Seconds of `dvc repro` that finds nothing to do; ends if it would run a stage."""
+    """Print the seconds of `dvc repro` without changes; exit if it would run a stage."""
     dvc = [sys.executable, "-m", "dvc"]
     state = subprocess.run(
         [*dvc, "status", "dvc.yaml"], cwd=clone, capture_output=True, text=True, check=True
     ).stdout
     if "up to date" not in state:
         sys.exit(
-            f"error: {clone}: there is something to do; run `make repro` there first. dvc status says:\n{state}"
+            f"error: {clone}: stages are out of date; run `make repro` there first. dvc status:\n{state}"
         )
     times = []
     for _ in range(repeats):
@@ -107,12 +110,12 @@ def measure_repro(clone: Path, repeats: int) -> None:
 
 
 def measure_cache(utterances: int) -> None:
-    """A row for each way of reading."""
+    """Print a row for every way of reading the cache."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     with tempfile.TemporaryDirectory() as scratch:
-        hours, size = alone(write_large_cache, Path(scratch), utterances)
+        hours, size = run_isolated(write_large_cache, Path(scratch), utterances)
         print(f"{utterances:,} utterances of 2 to 8 s, {hours:.1f} h, {size / 1e9:.2f} GB in the cache\n")
-        print("| reading | peak, MB | in no file, MB | seconds |\n|---|---:|---:|---:|")
+        print("| reading | peak, MB | without mapped files, MB | seconds |\n|---|---:|---:|---:|")
         for ways in [[], *([way] for way in READINGS), list(READINGS)]:
             command = [sys.executable, str(READER), scratch, *ways]
             log = Path(scratch, "log")
@@ -134,23 +137,23 @@ def write_large_cache(folder: Path, utterances: int) -> tuple[float, int]:
 def measure_memory(work: Path, data: Path, shares: list[float], stages: list[str]) -> None:
     """A column for each share of the corpus, a row for each stage."""
     if work.is_relative_to(REPOSITORY):
-        sys.exit(f"error: {work} lies in the repository; give --work a folder elsewhere")
-    found: dict[str, list[Spent]] = {stage: [] for stage in stages}
+        sys.exit(f"error: {work} is in the repository; give --work a folder outside")
+    costs: dict[str, list[Spent]] = {stage: [] for stage in stages}
     counts = []
     for share in shares:
         folder = work / f"share-{share:g}"
-        counts.append(alone(cut, folder, data, share))
+        counts.append(run_isolated(cut, folder, data, share))
         for stage in stages:
-            found[stage].append(run_stage(stage, fewer(folder, share) if stage == "download" else folder))
+            costs[stage].append(run_stage(stage, fewer(folder, share) if stage == "download" else folder))
     print("| stage | " + " | ".join(f"{count:,} utterances" for count in counts) + " |")
     print("|---|" + "---:|" * len(counts))
-    for stage, spent in found.items():
+    for stage, spent in costs.items():
         cells = [f"{one.peak_bytes / 1e6:,.0f} ({(one.own_bytes or 0) / 1e6:,.0f})" for one in spent]
         print(f"| {stage} | {' | '.join(cells)} |")
 
 
 def run_stage(stage: str, folder: Path) -> Spent:
-    """The stage's command of dvc.yaml in `folder`; ends this program if it fails."""
+    """Run the command of the stage in `folder`; exit if it fails."""
     line = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["cmd"]
     _, _, script, *arguments = shlex.split(line)
     log = folder / f"{stage}.log"
@@ -163,7 +166,7 @@ def run_stage(stage: str, folder: Path) -> Spent:
 
 
 def fewer(folder: Path, share: float) -> Path:
-    """A folder below for the download stage: params.yaml with this share of the utterances of each system."""
+    """Create a subfolder for the download stage: params.yaml with this share of the utterances per system."""
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     for name in ("train_utterances", "dev_utterances", "test_utterances"):
         params["local"][name] = max(2, round(share * params["local"][name]))
@@ -174,10 +177,10 @@ def fewer(folder: Path, share: float) -> Path:
 
 
 def cut(folder: Path, data: Path, share: float) -> int:
-    """A working folder for the stages: params.yaml, and this share of the manifest's rows, evenly picked."""
+    """Create a working folder for the stages: params.yaml and this share of the manifest's rows, evenly spaced."""
     import numpy as np
 
-    from makermark.corpora.rows import read_manifest, write_manifest
+    from makermark.foundation.manifest import read_manifest, write_manifest
 
     (folder / "data/corpus").mkdir(parents=True, exist_ok=True)
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))

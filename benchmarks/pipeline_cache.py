@@ -1,7 +1,8 @@
-"""A large feature cache for benchmarks/pipeline.py, and the ways in which stages read one.
+"""A large feature cache for benchmarks/pipeline.py, and the ways in which stages read a cache.
 
-python benchmarks/pipeline_cache.py FOLDER WAY ...: read the cache that `write` left there, so that a process holds
-what the reading holds and nothing else.
+    python benchmarks/pipeline_cache.py FOLDER WAY ...
+
+reads the cache that `write` wrote. It is a process of its own, so that its memory is that of the reading alone.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from makermark import features
-from makermark.features.cache import FeatureCache, write_cache
-from makermark.params import read_params
+from makermark.features.cache import FeatureCache
+from makermark.features.cache_writer import write_cache
+from makermark.foundation.params import read_params
 
 PARAMS = read_params(Path(__file__).parents[1] / "params.yaml")
-FILES = 200  # of noise; the utterances take turns with them
+FILES = 200  # of noise; every utterance refers to one of them
 BATCH, CROP_FRAMES = 128, 200
 
 
 def write(folder: Path, utterances: int) -> tuple[float, int]:
-    """Log-mels of so many utterances of 2 to 8 s of noise in `folder`/fbank; hours and bytes of it."""
+    """Write log-mels of noise, 2 to 8 s per utterance, to `folder`/fbank; return their hours and bytes."""
     import pandas as pd
     import soundfile
 
-    from makermark.corpora.rows import Manifest
+    from makermark.foundation.manifest import Manifest
 
     rng, digests = np.random.default_rng(0), []
     for number, seconds in enumerate(np.linspace(2, 8, FILES)):
@@ -52,29 +54,29 @@ def fbank() -> features.FrontEnd:
 
 
 def verify(cache: FeatureCache) -> None:
-    """Every byte against its checksum."""
+    """Check every byte against its checksum."""
     cache.verify()
 
 
 def batches(cache: FeatureCache) -> None:
-    """Whole utterances in batches of 20 s, as the embed stage takes them."""
+    """Read whole utterances in batches of 20 s, as the embed stage does."""
     for _ in cache.length_batches(np.arange(len(cache.frames)), max_frames=2000):
         pass
 
 
 def statistics(cache: FeatureCache) -> None:
-    """Mean and deviation of every band of every utterance: the baseline without a network."""
-    from makermark.embedding import log_mel_statistics
+    """Compute mean and deviation of every band of every utterance: the baseline without a network."""
+    from makermark.models.embed_corpus import log_mel_statistics
 
     log_mel_statistics(cache, np.arange(len(cache.frames)))
 
 
 def crops(cache: FeatureCache) -> None:
-    """An epoch of training: each utterance once, 2 s of it, in batches of 128."""
+    """Read an epoch of training: a crop of 2 s of every utterance, in batches of 128."""
     rng = np.random.default_rng(0)
     order = rng.permutation(len(cache.frames))
     for first in range(0, len(order), BATCH):
-        cache.crops(order[first : first + BATCH], frames=CROP_FRAMES, rng=rng)
+        cache.read_crops(order[first : first + BATCH], frames=CROP_FRAMES, rng=rng)
 
 
 WAYS = {way.__name__: way for way in (verify, batches, statistics, crops)}

@@ -1,4 +1,4 @@
-"""What benchmarks/scale.py measured, as a page of Markdown: each figure with its target."""
+"""The results of benchmarks/scale.py as a Markdown page, every figure with its target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Figures = Mapping[str, Any]
 
 
 def machine(repository: Path) -> dict[str, Any]:
-    """Processor, memory, load, threads, versions and commit, as they are now."""
+    """Return processor, memory, load, threads, versions and commit."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -41,30 +41,34 @@ def machine(repository: Path) -> dict[str, Any]:
     }
 
 
-def page(told: Figures, says: Mapping[str, str]) -> str:
+def page(measured: Figures, titles: Mapping[str, str]) -> str:
     """The whole page. `says`: step to what it is."""
-    steps = {name: told["steps"][name] for name in says if name in told["steps"]}
-    of_share = "" if told["share"] == 1 else f" Here: {100 * told['share']:g} % of its rows."
+    steps = {name: measured["steps"][name] for name in titles if name in measured["steps"]}
+    share_note = (
+        "" if measured["share"] == 1 else f" This run used {100 * measured['share']:g} % of the rows."
+    )
     paragraphs = [
         "# Scale: MLAADv5's size on one machine",
-        "The protocol's real paths, with speech of another corpus in the files: 2 to 8 s each, 16 kHz, 16 bit."
-        f"{of_share} Written by `benchmarks/scale.py`, which says how each step is measured.",
+        "The benchmark creates a file for every path of the real protocol. The files contain speech of another "
+        f"corpus, 2 to 8 s each, 16 kHz, 16 bit.{share_note} `benchmarks/scale.py` writes this page and documents how "
+        "each step is measured.",
         *map(_machine, _distinct(figures["machine"] for figures in steps.values())),
         "\n".join(_table(["", "target", "measured", ""], targets(steps))),
-        "\n".join(_table(["step", "what", "wall s", "CPU s", "peak MB", "own MB", "load"], _rows(steps, says))),
-        "Peak: the largest resident memory of a process of the step, pages of mapped files included, which the system "
-        "takes back when it needs them; own: without those (seen every 10 ms). "
+        "\n".join(_table(["step", "what", "wall s", "CPU s", "peak MB", "own MB", "load"], _rows(steps, titles))),
+        "Peak: largest resident memory of a process of the step, including pages of mapped files, which the operating "
+        "system can reclaim. Own: without these pages (sampled every 10 ms). Load: number of runnable processes before "
+        "the step. "
         + (
-            "Files were on disk only before download, features, open and embed."
+            "The file cache was empty before download, features, open and embed."
             if all(figures.get("cold", True) for figures in steps.values())
-            else "Files may have been in memory before they were read: this system does not let them be dropped."
+            else "Files may have been in the file cache before they were read: this system cannot drop it."
         ),
     ]  # fmt: skip
     return "\n\n".join(paragraphs) + "\n"
 
 
 def targets(steps: Mapping[str, Figures]) -> list[list[str]]:
-    """What is asked for, the target, the figure, and whether it is met; for the steps that were run."""
+    """Return rows of requirement, target, figure and met or missed, for the steps that were run."""
     rows: list[tuple[str, str, str, bool]] = []
     if "features" in steps:
         speed = steps["features"]["times_real_time"]
@@ -95,26 +99,26 @@ def targets(steps: Mapping[str, Figures]) -> list[list[str]]:
         seconds = steps["open"]["wall_s"]
         rows.append(("cache opened", f"< {OPEN_S} s", f"{seconds:.2f} s", seconds < OPEN_S))
     if "kill" in steps:
-        found = steps["kill"]
+        figures = steps["kill"]
         rows.append(
             (
-                "shards made twice after a kill",
-                "the one in flight of each worker",
-                f"{found['made_again']} finished, {found['in_flight']} in flight at most",
-                found["made_again"] == 0 and found["same"],
+                "shards computed twice after a kill",
+                "the one in progress of each worker",
+                f"{figures['made_again']} finished, {figures['in_flight']} in progress at most",
+                figures["made_again"] == 0 and figures["same"],
             )
         )
     return [[what, target, measured, "met" if met else "**missed**"] for what, target, measured, met in rows]
 
 
-def _rows(steps: Mapping[str, Figures], says: Mapping[str, str]) -> list[list[str]]:
+def _rows(steps: Mapping[str, Figures], titles: Mapping[str, str]) -> list[list[str]]:
     def megabytes(figures: Figures, name: str) -> str:
         return f"{figures[name] / 1e6:,.0f}" if figures.get(name) else ""
 
     return [
         [
             name,
-            f"{says[name]}: {figures['work']}",
+            f"{titles[name]}: {figures['work']}",
             f"{figures['wall_s']:,.2f}" if figures["wall_s"] < 10 else f"{figures['wall_s']:,.0f}",
             f"{figures['cpu_s']:,.0f}" if "cpu_s" in figures else "",
             megabytes(figures, "peak_bytes"),
@@ -130,19 +134,19 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _distinct(machines: Iterator[Figures]) -> list[dict[str, Any]]:
-    """Those that differ in more than their load."""
-    found: list[dict[str, Any]] = []
-    for each in machines:
-        plain = {name: value for name, value in each.items() if name != "load_before"}
-        found += [plain] if plain not in found else []
-    return found
+    """Return the machines that differ in more than their load."""
+    distinct: list[dict[str, Any]] = []
+    for entry in machines:
+        without_load = {name: value for name, value in entry.items() if name != "load_before"}
+        distinct += [without_load] if without_load not in distinct else []
+    return distinct
 
 
-def _machine(each: Figures) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in each["versions"].items())
-    threads = ", ".join(f"{name}={number}" for name, number in each["threads"].items() if number)
+def _machine(entry: Figures) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in entry["versions"].items())
+    threads = ", ".join(f"{name}={number}" for name, number in entry["threads"].items() if number)
     return (
-        f"{each['processor']}, {each['cores']} logical cores, {each['memory_gb']} GB; "
-        f"{threads or 'threads as the libraries choose'}; Python {each['python']}, {versions}; "
-        f"commit {each['commit']}. Load: before the step, processes that want to run."
+        f"{entry['processor']}, {entry['cores']} logical cores, {entry['memory_gb']} GB; "
+        f"{threads or 'default threads of the libraries'}; Python {entry['python']}, {versions}; "
+        f"commit {entry['commit']}."
     )

@@ -1,4 +1,4 @@
-"""A command in a process of its own: how long it took, and how much memory it held at most."""
+"""Wall time, CPU time and peak memory of a command."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_EVERY_S = 0.01
+SAMPLE_EVERY_S = 0.01
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a process cost; memory as `getrusage` gives it, the largest of it and its own children."""
+    """The cost of a process; memory is the largest of the process and its children, from `getrusage`."""
 
     status: int
     killed: bool
     wall_s: float
     cpu_s: float
-    peak_bytes: int  # with the files that it maps into memory, which the system takes back when it needs them
-    own_bytes: int | None  # without those, the highest of what was seen every LOOK_EVERY_S; None but on Linux
+    peak_bytes: int  # including the pages of mapped files, which the system can reclaim
+    own_bytes: int | None  # without those pages, sampled every SAMPLE_EVERY_S; None except on Linux
 
     def figures(self) -> dict[str, float | None]:
-        """As JSON values."""
+        """Return the values for JSON."""
         return {
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
@@ -43,9 +43,9 @@ def measure(
     log: Path,
     kill_when: Callable[[], bool] | None = None,
 ) -> Spent:
-    """Run the command to its end, or to a SIGKILL as soon as `kill_when()` is true; what it prints goes to `log`.
+    """Run the command until it ends or until `kill_when()` is true, then by SIGKILL; write its output to `log`.
 
-    A process begins as a copy of this one, whose own memory therefore counts: this program imports nothing heavy.
+    A process starts as a copy of this one, so the memory of this process counts: import no large packages here.
     """
     own, killed = 0, False
     with log.open("wb") as output:
@@ -61,7 +61,7 @@ def measure(
             if kill_when is not None and not killed and kill_when():
                 os.kill(process.pid, signal.SIGKILL)
                 killed = True
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(SAMPLE_EVERY_S)
         wall_s = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     return Spent(
@@ -75,7 +75,7 @@ def measure(
 
 
 def _own_bytes(pid: int) -> int:
-    """Memory of the process that stands in no file; 0 where Linux does not tell."""
+    """Return the anonymous memory of the process; 0 except on Linux."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The steps of benchmarks/scale.py: each does one thing and tells what it cost as JSON values."""
+"""The steps of benchmarks/scale.py: every step runs one command and returns its cost as JSON values."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ import yaml
 from scale_process import Spent, measure
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KILLED_AT = (0.2, 0.6)  # of the shards
-MAKERMARK = "from makermark.cli import main; main()"
+KILL_AT = (0.2, 0.6)  # share of finished shards
+MAKERMARK = "from makermark.cli.main import main; main()"
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where the run lies, and how large it is."""
+    """Folders and size of a run."""
 
-    folder: Path  # the stages' working folder
+    folder: Path  # working folder of the stages
     tree: Path
     audio: Path
     protocol: Path
     embed_share: float
 
     def stage(self, name: str) -> list[str]:
-        """The command of dvc.yaml, with the repository's script."""
+        """Return the command of dvc.yaml with the script of the repository."""
         line = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]["cmd"]
         _, _, script, *arguments = shlex.split(line)
         return [sys.executable, str(REPOSITORY / script), *arguments]
 
     def measure(self, name: str, command: list[str], kill_when: Callable[[], bool] | None = None) -> Spent:
-        """Run it in `folder`, its output to logs/NAME.log; ends this program if it fails unasked."""
+        """Run the command in `folder` with its output in logs/NAME.log; exit if it fails without being killed."""
         log = self.folder / "logs" / f"{name}.log"
         store = f"sqlite:///{self.folder}/mlflow.db"
         settings = {"PYTHONPATH": str(REPOSITORY / "src"), "MLFLOW_TRACKING_URI": store}
@@ -56,36 +56,38 @@ class Run:
             sys.exit(f"error: {name} ended with status {spent.status}: {' '.join(last)} (its output: {log})")
         return spent
 
-    def forget_audio(self) -> bool:
-        return scale_tree.forget(self.tree / path for path in scale_tree.paths_of(self.protocol))
+    def drop_audio_cache(self) -> bool:
+        return scale_tree.drop_from_page_cache(
+            self.tree / path for path in scale_tree.paths_of(self.protocol)
+        )
 
-    def forget_cache(self) -> bool:
-        return scale_tree.forget((self.folder / "data/features/fbank").glob("*.arrow"))
+    def drop_feature_cache(self) -> bool:
+        return scale_tree.drop_from_page_cache((self.folder / "data/features/fbank").glob("*.arrow"))
 
 
 def tree(run: Run) -> Figures:
     """An audio file at every path."""
     start = time.perf_counter()
-    told = alone(scale_tree.build_tree, run.tree, scale_tree.paths_of(run.protocol), run.audio)
-    work = f"{told['files']:,} files, {told['hours']:.2f} h, {told['bytes'] / 1e9:.2f} GB"
-    return told | {
+    written = run_isolated(scale_tree.build_tree, run.tree, scale_tree.paths_of(run.protocol), run.audio)
+    work = f"{written['files']:,} files, {written['hours']:.2f} h, {written['bytes'] / 1e9:.2f} GB"
+    return written | {
         "wall_s": time.perf_counter() - start,
-        "work": f"{work}; {told['written']:,} files written now",
+        "work": f"{work}; {written['written']:,} files written now",
     }
 
 
 def download(run: Run) -> Figures:
     """Existing copy: every file's length and SHA-256, the manifest."""
     shutil.rmtree(run.folder / "data/corpus", ignore_errors=True)
-    cold = run.forget_audio()
+    cold = run.drop_audio_cache()
     spent = run.measure("download", run.stage("download")).figures()
-    rows, hours = alone(scale_parts.manifest_size, run.folder)
+    rows, hours = run_isolated(scale_parts.manifest_size, run.folder)
     work = f"{rows:,} rows, {rows / spent['wall_s']:,.0f} files/s"
     return spent | {"rows": rows, "hours": hours, "cold": cold, "work": work}
 
 
 def download_again(run: Run) -> Figures:
-    """The same once more, nothing being new."""
+    """Repeated without changes."""
     return run.measure("download-again", run.stage("download")).figures() | {"work": "no file is read"}
 
 
@@ -99,16 +101,16 @@ def audit(run: Run) -> Figures:
 
 def audit_audio(run: Run) -> Figures:
     """makermark audit --audio."""
-    outputs = ["--audio", "--json", "heard.json"]
+    outputs = ["--audio", "--json", "audio.json"]
     spent = run.measure("audit-audio", [sys.executable, "-c", MAKERMARK, "audit", "data/corpus", *outputs])
-    heard = json.loads((run.folder / "heard.json").read_text(encoding="utf-8"))["shortcuts"]
-    return spent.figures() | {"work": f"{heard['files']:,} files heard, of {heard['systems']} systems"}
+    shortcuts = json.loads((run.folder / "audio.json").read_text(encoding="utf-8"))["shortcuts"]
+    return spent.figures() | {"work": f"{shortcuts['files']:,} files read, of {shortcuts['systems']} systems"}
 
 
 def features(run: Run) -> Figures:
     """Log-mels, reading and writing included."""
     shutil.rmtree(run.folder / "data/features", ignore_errors=True)
-    cold = run.forget_audio()
+    cold = run.drop_audio_cache()
     spent = run.measure("features", run.stage("features")).figures()
     hours = scale_tree.hours_of(scale_tree.paths_of(run.protocol))
     shards = list((run.folder / "data/features/fbank").glob("*.arrow"))
@@ -125,76 +127,78 @@ def features(run: Run) -> Figures:
 
 
 def kill(run: Run) -> Figures:
-    """Features killed and started again."""
+    """Features killed and restarted."""
     *command, _ = run.stage("features")
     folder = run.folder / "data/killed"
     shutil.rmtree(folder, ignore_errors=True)
     settings = yaml.safe_load((run.folder / "params.yaml").read_text(encoding="utf-8"))["features"]
     shards = -(-len(scale_tree.paths_of(run.protocol)) // settings["shard_utterances"])
-    kept: dict[str, int] = {}
-    again, finished = 0, []
-    for share in (*KILLED_AT, None):
-        enough = None if share is None else round(share * shards)
+    finished_before: dict[str, int] = {}
+    recomputed, finished = 0, []
+    for share in (*KILL_AT, None):
+        target = None if share is None else round(share * shards)
         spent = run.measure(
             "kill",
             [*command, str(folder)],
-            None if enough is None else lambda enough=enough: len(whole(folder)) >= enough,
+            None if target is None else lambda target=target: len(finished_shards(folder)) >= target,
         )
         if spent.killed != (share is not None):
             sys.exit(
-                f"error: the features stage ended before it could be killed at {enough} shards; raise --share"
+                f"error: the features stage ended before it could be killed at {target} shards; raise --share"
             )
-        now = whole(folder)
-        again += sum(now.get(name) != number for name, number in kept.items())
-        kept = now
+        now = finished_shards(folder)
+        recomputed += sum(now.get(name) != number for name, number in finished_before.items())
+        finished_before = now
         finished.append(len(now))
     same = (folder / "fbank/index.json").read_bytes() == (
         run.folder / "data/features/fbank/index.json"
     ).read_bytes()
     shutil.rmtree(folder)
     work = (
-        f"SIGKILL at {' and '.join(map(str, finished[:-1]))} of {shards} shards: {again} finished ones made again, "
-        f"{settings['workers']} in flight at most; the cache is {'the same' if same else 'ANOTHER'}"
+        f"SIGKILL at {' and '.join(map(str, finished[:-1]))} of {shards} shards: {recomputed} finished shards "
+        f"recomputed, {settings['workers']} in progress at most; the cache is {'identical' if same else 'DIFFERENT'}"
     )
-    figures = spent.figures() | {"made_again": again, "in_flight": settings["workers"], "same": same}
+    figures = spent.figures() | {"made_again": recomputed, "in_flight": settings["workers"], "same": same}
     return figures | {"finished_when_killed": finished[:-1], "work": work}
 
 
-def whole(folder: Path) -> dict[str, int]:
-    """The finished shards: name to inode, another one if the file was written anew."""
+def finished_shards(folder: Path) -> dict[str, int]:
+    """Return the inode of every finished shard; it changes if the file is written again."""
     return {shard.name: shard.stat().st_ino for shard in folder.glob("fbank/shard-*.arrow")}
 
 
 def opening(run: Run) -> Figures:
     """The Arrow cache opened, memory-mapped."""
-    cold = run.forget_cache()
-    seconds, utterances = alone(scale_parts.opened, run.folder)
-    return {"wall_s": seconds, "cold": cold, "work": f"{utterances:,} utterances; imports aside"}
+    cold = run.drop_feature_cache()
+    seconds, utterances = run_isolated(scale_parts.time_opening, run.folder)
+    return {"wall_s": seconds, "cold": cold, "work": f"{utterances:,} utterances; without imports"}
 
 
 def embed(run: Run) -> Figures:
-    """By the network, and by the baselines."""
-    alone(scale_parts.write_model, run.folder)
+    """Embeddings by the network and by the baselines."""
+    run_isolated(scale_parts.write_model, run.folder)
     command, rows = run.stage("embed"), len(scale_tree.paths_of(run.protocol))
     if run.embed_share < 1:
-        rows = alone(scale_parts.write_part, run.folder, run.embed_share)
+        rows = run_isolated(scale_parts.write_part, run.folder, run.embed_share)
         command = [*command[:2], "data/part/manifest.parquet", *command[3:-1], "data/part/embeddings"]
-    cold = run.forget_cache()
+    cold = run.drop_feature_cache()
     spent = run.measure("embed", command).figures()
     if run.embed_share < 1:
-        alone(scale_parts.draw_embeddings, run.folder)
+        run_isolated(scale_parts.draw_embeddings, run.folder)
     work = f"{rows:,} utterances, {rows / spent['wall_s']:,.0f}/s"
     return spent | {"utterances": rows, "share": run.embed_share, "cold": cold, "work": work}
 
 
 def score(run: Run) -> Figures:
-    """Dev and test, all strata, micro and macro, by system and by family, open set, pictures."""
+    """Dev and test, all strata, micro and macro, by system and by family, open set, plots."""
     spent = run.measure("score", run.stage("score")).figures()
-    told = json.loads((run.folder / "metrics/score.json").read_text(encoding="utf-8"))
-    parts = {split: sorted(told[split]) for split in ("dev", "test")}
-    work = f"{1 + len(told['baselines'])} sets of vectors, {len(told['test']['strata'])} strata in test"
-    work += "" if run.embed_share == 1 else "; drawn, not embedded"
-    return spent | {"parts": parts, "families": "families" in told["test"], "work": work}
+    metrics = json.loads((run.folder / "metrics/score.json").read_text(encoding="utf-8"))
+    parts = {split: sorted(metrics[split]) for split in ("dev", "test")}
+    work = (
+        f"{1 + len(metrics['baselines'])} sets of embeddings, {len(metrics['test']['strata'])} strata in test"
+    )
+    work += "" if run.embed_share == 1 else "; random embeddings"
+    return spent | {"parts": parts, "families": "families" in metrics["test"], "work": work}
 
 
 STEPS: dict[str, Callable[[Run], Figures]] = {
@@ -211,7 +215,7 @@ STEPS: dict[str, Callable[[Run], Figures]] = {
 }
 
 
-def alone(work: Callable[..., Any], *given: object) -> Any:
-    """`work` in a process of its own, so that what it imports makes no measured process larger."""
+def run_isolated(function: Callable[..., Any], *arguments: object) -> Any:
+    """Run `function` in a process of its own, so that its imports do not add to a measured process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *given).result()
+        return pool.submit(function, *arguments).result()

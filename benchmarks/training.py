@@ -1,13 +1,12 @@
-"""Utterances per second of training the thin ResNet-34, against a peer or a written-out loop.
+"""Training of the thin ResNet-34 in utterances per second, against a peer or a plain loop.
 
     python benchmarks/training.py [--peer voxceleb_trainer=PATH] [--threads N] [--repeats N]
     python benchmarks/training.py --profile FILE [--precision float32]
-    python benchmarks/training.py --device cuda
 
-On a processor: steps of 128 crops of 2 s, softmax over 24 systems; every way in its own process, in turns; medians.
-The peer's network and loss, from its checkout at PATH, get waveforms that lie in memory; without a peer the loop is
-written out here: waveforms cropped one by one by a DataLoader, filterbanks in the step, float32. --profile writes what
-torch's profiler says of an epoch of 8 such steps.
+Steps of 128 crops of 2 s, softmax over 24 systems. Every variant has its own process, and they take turns; medians.
+The peer's network and loss, from its checkout at PATH, receive waveforms that are in memory. Without a peer, the
+reference is the plain loop of this file: a DataLoader crops waveforms one by one, the step computes filterbanks,
+float32. --profile writes the report of torch's profiler on 8 steps. benchmarks/gpu.sh measures training on a GPU.
 
 On a GPU: epochs over 11,100 utterances of about 5 s, and what 300 would take; then the fine-tuned encoder of 315
 million weights, as trained here and as a plain float32 loop.
@@ -40,69 +39,66 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from features import processor
-from makermark import backbones, encoders, losses, sampling
-from makermark.backbones import Backbone
-from makermark.device import algorithms, keep_freed_memory
 from makermark.features.cache import FeatureCache
 from makermark.features.shard import Shard
-from makermark.losses import Loss
-from makermark.training.crops import DeviceCrops, HostCrops
-from makermark.training.loop import Learners, build_optimizer, draw, take_step, train_epoch
-from makermark.training.stepping import Captured, CudaGraph, Eager, Step
+from makermark.foundation.device import keep_freed_memory, select_algorithms
+from makermark.models import backbones, losses
+from makermark.models.backbones import Backbone
+from makermark.models.losses import Loss
+from makermark.training.crops import HostCrops
+from makermark.training.loop import ParamGroup, build_optimizer
+from makermark.training.step import EagerStep, StepInputs, draw_inputs, take_step
 
 BATCH, SYSTEMS, DIM, SAMPLES, FRAMES = 128, 24, 50, 32000, 200
 WARM_UP = 2
-Timed = Callable[[], float]  # one step: the seconds of it that went into waiting for data
+TimedStep = Callable[[], float]  # takes one step; returns the seconds spent waiting for data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--peer", help="voxceleb_trainer=PATH of its checkout")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--peer", help="voxceleb_trainer=PATH, the path of its checkout")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--profile", type=Path)
     parser.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of --profile"
     )
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     print(
-        f"{processor()}, {os.cpu_count()} logical cores, {given.threads} threads, load {os.getloadavg()[0]:.1f}; "
+        f"{processor()}, {os.cpu_count()} logical cores, {arguments.threads} threads, load {os.getloadavg()[0]:.1f}; "
     )
-    print(f"Python {platform.python_version()}, torch {torch.__version__}; medians of {given.repeats}\n")
-    if given.device == "cuda":
-        on_gpu(torch.device("cuda"))
-    elif given.profile:
-        profile(given.profile, given.precision)
+    print(f"Python {platform.python_version()}, torch {torch.__version__}; medians of {arguments.repeats}\n")
+    if arguments.profile:
+        profile(arguments.profile, arguments.precision)
     else:
-        compare(given.peer, threads=given.threads, repeats=given.repeats)
+        compare(arguments.peer, threads=arguments.threads, repeats=arguments.repeats)
 
 
 def compare(peer: str | None, *, threads: int, repeats: int) -> None:
-    """Print the table of the processor. Each way lives in a process of its own, as it would; they work in turns."""
-    first = "voxceleb_trainer" if peer else "written-out loop"
-    ways: dict[str, Callable[[], Timed]] = {
-        first: partial(Peer, Path(peer.removeprefix("voxceleb_trainer="))) if peer else Reference,
-        "makermark, float32": partial(Ours, "float32"),
-        "makermark, bfloat16": partial(Ours, "bfloat16"),
-        "makermark, bfloat16, deterministic": partial(Ours, "bfloat16", deterministic=True),
+    """Print the table. Every variant runs in its own process; the processes take turns."""
+    first = "voxceleb_trainer" if peer else "plain loop"
+    variants: dict[str, Callable[[], TimedStep]] = {
+        first: partial(PeerStep, Path(peer.removeprefix("voxceleb_trainer="))) if peer else PlainStep,
+        "makermark, float32": partial(MakermarkStep, "float32"),
+        "makermark, bfloat16": partial(MakermarkStep, "bfloat16"),
+        "makermark, bfloat16, deterministic": partial(MakermarkStep, "bfloat16", deterministic=True),
     }
     spawning, ends = multiprocessing.get_context("spawn"), {}
     workers = []
-    for name, make in ways.items():
+    for name, make in variants.items():
         ends[name], theirs = spawning.Pipe()
-        workers.append(spawning.Process(target=work_when_asked, args=(make, theirs, threads), daemon=True))
+        workers.append(spawning.Process(target=serve_steps, args=(make, theirs, threads), daemon=True))
         workers[-1].start()
-        theirs.close()  # so that `recv` sees the end of a process that died
-    turns: dict[str, list[Turn]] = {name: [] for name in ways}
+        theirs.close()  # so that `recv` fails if the process has ended
+    turns: dict[str, list[Turn]] = {name: [] for name in variants}
     for _ in range(WARM_UP + repeats):
         for name, end in ends.items():
             try:
                 end.send(None)
                 turns[name].append(end.recv())
             except (EOFError, ConnectionError):
-                sys.exit(f"error: {name} ended before its turn; why stands above")
+                sys.exit(f"error: the process of {name} has ended; its error is above")
     for worker in workers:
         worker.terminate()
     print("| training step | utterances/s | times the first | waiting for data, % | peak memory, MB |")
@@ -124,15 +120,15 @@ def compare(peer: str | None, *, threads: int, repeats: int) -> None:
 
 
 class Turn(NamedTuple):
-    """One step in its process."""
+    """The cost of one step."""
 
     seconds: float
-    waited: float  # of these seconds, for data
-    peak_mb: int  # of the process since it began
+    waited: float  # seconds of these, waiting for data
+    peak_mb: int  # of the process since its start
 
 
-def work_when_asked(make: Callable[[], Timed], end: Connection, threads: int) -> None:
-    """Take a step for every message, and answer with its Turn."""
+def serve_steps(make: Callable[[], TimedStep], end: Connection, threads: int) -> None:
+    """Take a step for every message and send back its Turn."""
     torch.set_num_threads(threads)
     step = make()
     while True:
@@ -143,8 +139,8 @@ def work_when_asked(make: Callable[[], Timed], end: Connection, threads: int) ->
         end.send(Turn(seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000))
 
 
-class Ours:
-    """Steps of makermark's training on the host."""
+class MakermarkStep:
+    """A step of makermark's training on the CPU."""
 
     def __init__(self, precision: str, *, deterministic: bool = False) -> None:
         keep_freed_memory()
@@ -152,22 +148,22 @@ class Ours:
         self._net, self._loss = small_net().train(), losses.build("softmax", num_systems=SYSTEMS, dim=DIM)
         self._crops = HostCrops(synthetic_cache(1000), np.arange(1000), frames=FRAMES)
         self._labels, self._rng = np.arange(1000) % SYSTEMS, np.random.default_rng(0)
-        self._step = Eager(
-            stepping(self._net, self._loss, self._crops, device, getattr(torch, precision)), device
+        self._step = EagerStep(
+            build_step_function(self._net, self._loss, self._crops, device, getattr(torch, precision)), device
         )
 
     def __call__(self) -> float:
         start = time.perf_counter()
         batch = self._rng.permutation(1000)[:BATCH]
-        parts = draw(self._crops, self._loss, batch, labels=self._labels, rng=self._rng)
+        inputs = draw_inputs(self._crops, self._loss, batch, labels=self._labels, rng=self._rng)
         waited = time.perf_counter() - start
-        with algorithms(deterministic=self._deterministic):
-            self._step(parts)
+        with select_algorithms(deterministic=self._deterministic):
+            self._step(inputs)
         return waited
 
 
-class Peer:
-    """Steps of voxceleb_trainer's ResNetSE34L and softmax on waveforms in memory, with its Adam."""
+class PeerStep:
+    """A step of voxceleb_trainer: ResNetSE34L and softmax on waveforms in memory, Adam."""
 
     def __init__(self, checkout: Path) -> None:
         sys.path.insert(0, str(checkout))
@@ -189,7 +185,7 @@ class Peer:
 
 
 class Waveforms(Dataset[tuple[Tensor, int]]):
-    """1,000 utterances of 5 s; an item is a random crop of one."""
+    """1,000 utterances of 5 s; an item is a random crop of an utterance."""
 
     def __init__(self) -> None:
         self._waveforms = np.random.default_rng(0).standard_normal((200, 5 * 16000), np.float32)
@@ -202,8 +198,8 @@ class Waveforms(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(self._waveforms[item % 200, start : start + SAMPLES]), item % SYSTEMS
 
 
-class Reference:
-    """Steps of the same network as it is usually written."""
+class PlainStep:
+    """A step of the same network in a plain loop."""
 
     def __init__(self) -> None:
         self._net, self._classifier = PlainNet().train(), nn.Linear(DIM, SYSTEMS)
@@ -239,9 +235,9 @@ class PlainNet(nn.Module):
         sizes = zip((16, 16, 32, 64), (16, 32, 64, 128), (3, 4, 6, 3), (1, 2, 2, 1), strict=True)
         self.blocks = nn.Sequential(
             *(
-                PlainBlock(inputs if place == 0 else filters, filters, stride if place == 0 else 1)
+                PlainBlock(inputs if index == 0 else filters, filters, stride if index == 0 else 1)
                 for inputs, filters, count, stride in sizes
-                for place in range(count)
+                for index in range(count)
             )
         )
         self.attention, self.query = nn.Linear(128, 128), nn.Linear(128, 1, bias=False)
@@ -255,7 +251,7 @@ class PlainNet(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """A basic block with squeeze-and-excitation."""
+    """A basic residual block with squeeze-and-excitation."""
 
     def __init__(self, inputs: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -275,95 +271,29 @@ class PlainBlock(nn.Module):
 
 
 def profile(path: Path, precision: str) -> None:
-    """Write the 15 operators on which most of an epoch of 8 steps goes."""
-    ours = Ours(precision)
-    ours()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    """Write the 15 operators with the largest own time in 8 steps."""
+    step = MakermarkStep(precision)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         for _ in range(8):
-            ours()
-    table = seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=50)
+            step()
+    table = profiler.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=50
+    )
     path.write_text("\n".join(line.rstrip() for line in table.splitlines()) + "\n")
 
 
-def on_gpu(device: torch.device) -> None:
-    """Print epochs of the small network, and steps of the large one."""
-    print(f"{torch.cuda.get_device_name(device)}\n")
-    print("| epochs | seconds each | 300 of them, minutes |\n|---|---:|---:|")
-    random = {"batch_utterances": BATCH}
-    balanced = {"batch_systems": 12, "utterances_per_system": 2}
-    for sampler, settings, loss in (("random", random, "aamsoftmax"), ("balanced", balanced, "ge2e")):
-        seconds = epochs_on(device, sampler, loss, **settings)
-        print(f"| {sampler} {settings}, {loss} | {seconds:.2f} | {300 * seconds / 60:.1f} |")
-    plain, ours = (large_steps(device, precision) for precision in (torch.float32, torch.bfloat16))
-    print(f"\nwav2vec2-aasist, 32 crops of 4 s: {ours:.0f} utterances/s, {ours / plain:.1f} times float32")
-
-
-def epochs_on(device: torch.device, sampler: str, loss_name: str, **settings: int) -> float:
-    """Median seconds of 5 epochs after one in which kernels are chosen and recorded."""
-    utterances = 11_100
-    labels = np.arange(utterances) % SYSTEMS
-    given = {"aamsoftmax": {"margin": 0.2, "scale": 30.0}, "ge2e": {"scale": 10.0, "bias": -5.0}}[loss_name]
-    net = small_net().to(device).train()
-    loss = losses.build(loss_name, num_systems=SYSTEMS, dim=DIM, **given).to(device)
-    crops = DeviceCrops(synthetic_cache(utterances), np.arange(utterances), frames=FRAMES, device=device)
-    learners = [*net.learners(1e-4), Learners([*loss.parameters()], 1e-4)]
-    optimizer = build_optimizer(learners, weight_decay=0.0, rate_on=device)
-
-    def work(parts: tuple[tuple[Tensor, ...], ...]) -> Tensor:
-        return take_step(net, loss, optimizer, crops, parts, device=device, precision=torch.bfloat16)
-
-    step: Step = Captured(work, device, record=CudaGraph)
-    batches = sampling.build(sampler, labels.tolist(), seed=0, **settings)
-    epochs = []
-    with algorithms(deterministic=False):
-        for number in range(6):
-            epoch = train_epoch(
-                step, loss, batches, optimizer, crops, number=number, epochs=300, labels=labels,
-                warmup_epochs=10, seed=0,
-            )  # fmt: skip
-            epochs.append(epoch["train_seconds"])
-    return statistics.median(epochs[1:])
-
-
-def large_steps(device: torch.device, precision: torch.dtype) -> float:
-    """Utterances per second of wav2vec2-xls-r-300m with AASIST, random weights, 32 crops of 4 s."""
-    from transformers import Wav2Vec2Config
-
-    config = Wav2Vec2Config(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, layerdrop=0.0, apply_spec_augment=False,
-    )  # fmt: skip
-    architecture = encoders.Architecture(
-        config=config.to_dict(), width=1024, normalise=True, weighted=False, final_norm=True
-    )
-    net = backbones.build(
-        "wav2vec2-aasist", dim=DIM, width=1, encoder=encoders.build(architecture), frame_width=128,
-        freeze="none", weighted=False, learning_rate=1e-5, gradient_checkpointing=False,
-    )  # fmt: skip
-    net = net.to(device).train()
-    loss = losses.build("softmax", num_systems=SYSTEMS, dim=DIM).to(device)
-    crops = torch.randint(-3000, 3000, (32, 64000, 1), dtype=torch.int16)
-    step = Eager(
-        stepping(net, loss, HostCrops(synthetic_cache(1), np.arange(1), frames=2), device, precision), device
-    )
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        step(((crops,), (torch.arange(32) % SYSTEMS,), ()))
-        torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 32 / statistics.median(times[3:])
-
-
-def stepping(net: Backbone, loss: Loss, crops: HostCrops, device: torch.device, precision: torch.dtype):
-    """The work of one step, with an optimizer of its own."""
-    learners = [*net.learners(1e-3), Learners([*loss.parameters()], 1e-3)]
+def build_step_function(
+    net: Backbone, loss: Loss, crops: HostCrops, device: torch.device, precision: torch.dtype
+):
+    """Return the function of one step, with its own optimizer."""
+    learners = [*net.param_groups(1e-3), ParamGroup([*loss.parameters()], 1e-3)]
     optimizer = build_optimizer(learners, weight_decay=0.0, rate_on=None)
 
-    def work(parts: tuple[tuple[Tensor, ...], ...]) -> Tensor:
-        return take_step(net, loss, optimizer, crops, parts, device=device, precision=precision)
+    def step(inputs: StepInputs) -> Tensor:
+        return take_step(net, loss, optimizer, crops, inputs, device=device, precision=precision)
 
-    return work
+    return step
 
 
 def small_net() -> Backbone:
@@ -372,7 +302,7 @@ def small_net() -> Backbone:
 
 
 def synthetic_cache(utterances: int) -> FeatureCache:
-    """Log-mels that are noise, 3 to 7 s each, in memory."""
+    """Return a cache in memory: noise of 3 to 7 s per utterance."""
     rng = np.random.default_rng(0)
     frames = rng.integers(300, 700, utterances).astype(np.int32)
     values = rng.standard_normal((int(frames.sum()), 40), np.float32).astype(np.float16)

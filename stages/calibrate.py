@@ -1,9 +1,10 @@
-"""Calibrate a tracer on dev and judge it on test: likelihood ratios, verdicts, enrolment."""
+"""Calibrate a tracer on dev and evaluate it on test: likelihood ratios, conclusions, enrolment."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
-from makermark import door
+from makermark.foundation import entrypoint
 
 log = logging.getLogger(__name__)
 
@@ -17,59 +18,63 @@ def main(
     plots: Path,
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Write the tracer of MODEL (a path without suffix) into FOLDER, METRICS, and pictures into PLOTS; add them to the
+    """Write the tracer of MODEL (a path without suffix) into FOLDER, METRICS, and plots into PLOTS; add them to the
     model's run."""
-    from makermark import tracking
-    from makermark.corpora.rows import read_manifest
-    from makermark.errors import CalibrationError
-    from makermark.files import replacing_folder, write_json
-    from makermark.params import read_params
-    from makermark.reporting.tracing import plot_reliability, plot_tippett
-    from makermark.tracing.kept import write_kept, write_none
-    from makermark.tracing.making import make_tracer
-    from makermark.tracing.measuring import (
-        measure,
-        measure_enrolment,
-        measure_pairs,
-        reliability_of,
-        trials_of,
+    from makermark.foundation import tracking
+    from makermark.foundation.errors import CalibrationError
+    from makermark.foundation.files import atomic_folder, write_json
+    from makermark.foundation.manifest import read_manifest
+    from makermark.foundation.params import read_params
+    from makermark.tracing.build import build_tracer
+    from makermark.tracing.bundle import write_bundle, write_unavailable
+    from makermark.tracing.enrolment_evaluation import evaluate_enrolment
+    from makermark.tracing.evaluation import (
+        evaluate_comparison,
+        evaluate_tracer,
+        reliability_curves,
+        system_trials,
     )
+    from makermark.tracing.plots import plot_reliability, plot_tippett
 
     p = read_params(params)
     try:
-        made = make_tracer(p, read_manifest(manifest), embeddings, model)
-    except CalibrationError as error:  # no reason to end an experiment: the model's other figures stand
+        build = build_tracer(p, read_manifest(manifest), embeddings, model)
+    except CalibrationError as error:  # the other metrics of the experiment remain valid
         log.warning("no tracer: %s", error)
-        write_none(folder, str(error))
+        write_unavailable(folder, str(error))
         write_json(metrics, {"reason": str(error)})
-        with replacing_folder(plots):
-            pass  # nothing to draw
+        with atomic_folder(plots):
+            pass  # an empty folder
         return
-    tracer, test = made.tracer, made.test
-    draws = {"bootstrap_samples": p.trace.bootstrap_samples, "seed": p.trace.seed}
-    told = {
+    tracer, test = build.tracer, build.test
+    bootstrap = {"bootstrap_samples": p.trace.bootstrap_samples, "seed": p.trace.seed}
+    results = {
         "model_sha256": tracer.model_sha256,
-        "thresholds_from": tracer.calibrated.rejected_by,
-        "test": measure(tracer, test, **draws),
-        "compare": measure_pairs(tracer, test, **draws),
-        "enrolment": measure_enrolment(
-            tracer, test, clips=p.trace.enrol_clips, draws=p.trace.enrol_draws, **draws
+        "thresholds_from": tracer.calibration.thresholds_from,
+        "test": evaluate_tracer(tracer, test, **bootstrap),
+        "compare": evaluate_comparison(tracer, test, **bootstrap),
+        "enrolment": evaluate_enrolment(
+            tracer, test, clips=p.trace.enrol_clips, draws=p.trace.enrol_draws, **bootstrap
         ),
     }
-    with replacing_folder(plots) as drawn:
-        ratios = "Likelihood ratios on test, whole utterances"
-        plot_tippett(drawn / "tippett.png", *trials_of(tracer, test), title=ratios)
-        plot_reliability(
-            drawn / "reliability.png", reliability_of(tracer, test), title="Probabilities on test"
+    with atomic_folder(plots) as draft:
+        plot_tippett(
+            draft / "tippett.png",
+            *system_trials(tracer, test),
+            title="Likelihood ratios on test, whole utterances",
         )
-    write_kept(folder, made.kept)
-    write_json(metrics, told)
+        plot_reliability(
+            draft / "reliability.png",
+            reliability_curves(tracer, test, **bootstrap),
+            title="Top posterior of test clips, and how often it is right, by clip length",
+        )
+    write_bundle(folder, dataclasses.replace(build.bundle, test_metrics=results["test"]))
+    write_json(metrics, results)
     with tracking.open_model_run(tracer.model_sha256, start=Path.cwd()) as run:
-        run.metrics({f"trace.{name}": value for name, value in tracking.numbers(told).items()})
-        run.artefact(folder, "checkpoint/tracer")
-        run.artefact(plots, "plots/trace")
-        run.artefact(metrics, "metrics")
+        run.log_artifact(folder, "checkpoint/tracer")
+        run.log_artifact(plots, "plots/trace")
+        run.log_artifact(metrics, "metrics")
 
 
 if __name__ == "__main__":
-    door.run(main)
+    entrypoint.run_stage(main)

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from makermark import door
+from makermark.foundation import entrypoint
 
 
 def main(params: Path = Path("params.yaml")) -> None:
-    """Check that the names, settings and combinations in PARAMS exist and go together."""
-    from makermark.experiment import check, check_speech
-    from makermark.params import read_params
+    """Check that the names, settings and combinations in PARAMS exist and fit together."""
+    from makermark.corpora.corpus_registry import check_corpus
+    from makermark.foundation.params import read_params
+    from makermark.training.components import check_params
 
     p = read_params(params)
-    check(p)
-    check_speech(p)
+    check_corpus(p)
+    check_params(p)
 
 
 if __name__ == "__main__":
-    door.run(main)
+    entrypoint.run_stage(main)

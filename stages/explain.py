@@ -1,32 +1,26 @@
-"""Explain clips of test: which bands and moments speak for each system, and whether deleting them matters."""
+"""Explain test clips: which bands and times support each system, and the effect of deleting them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from makermark import door
+from makermark.foundation import entrypoint
 
 
 def main(
     manifest: Path, models: Path, metrics: Path, plots: Path, params: Path = Path("params.yaml")
 ) -> None:
-    """Write METRICS and pictures into PLOTS for the tracer in MODELS; add them to the model's run."""
-    from makermark import tracking
-    from makermark.corpora.rows import read_manifest
-    from makermark.files import write_json
-    from makermark.params import read_params
-    from makermark.reporting.attribution import (
-        plot_band_profiles,
-        plot_deletion,
-        plot_time_profiles,
-        write_band_profiles,
-    )
-    from makermark.tracing.explained import curves_of, explain_test, figures_of, of_systems
+    """Write METRICS, and plots into PLOTS, for the tracer in MODELS; add them to the model's run."""
+    from makermark.examination.attribution import explanation_study as study
+    from makermark.foundation import tracking
+    from makermark.foundation.files import write_json
+    from makermark.foundation.manifest import read_manifest
+    from makermark.foundation.params import read_params
     from makermark.tracing.tracer import Tracer
 
     p = read_params(params)
     tracer = Tracer.load(models, device=p.embed.device)
-    explained = explain_test(
+    explanation = study.explain_test(
         tracer,
         read_manifest(manifest),
         clips_per_system=p.explain.clips_per_system,
@@ -34,24 +28,35 @@ def main(
         draws=p.explain.draws,
         seed=p.explain.seed,
     )
-    systems, bands = of_systems(explained, explained.bands)
-    plot_band_profiles(
-        plots / "bands.png", systems, bands, bands_hz=explained.bands_hz, title="What speaks for each system"
+    systems, bands = study.mean_system_profiles(explanation.systems, explanation.band_profiles)
+    study.plot_band_profiles(
+        plots / "bands.png",
+        systems,
+        bands,
+        study.mean_by_system(explanation.systems, study.support_outside_telephone_band(explanation)),
+        bands_hz=explanation.bands_hz,
+        title="Bands that support each system",
     )
-    write_band_profiles(plots / "bands.csv", systems, bands, explained.bands_hz)
-    plot_time_profiles(
-        plots / "time.png", *of_systems(explained, explained.times), title="When it speaks for each system"
+    study.write_band_profiles(plots / "bands.csv", systems, bands, explanation.bands_hz)
+    study.plot_time_profiles(
+        plots / "time.png",
+        *study.mean_system_profiles(explanation.systems, explanation.time_profiles),
+        study.mean_by_system(explanation.systems, study.support_at_ends(explanation)),
+        title="Times that support each system",
     )
-    plot_deletion(
-        plots / "deletion.png", curves_of(explained), title="With the highlighted part deleted, and others"
+    study.plot_deletion(
+        plots / "deletion.png",
+        study.deletion_curves(explanation),
+        title="Fall of the cosine: highest attributions deleted, and controls",
     )
-    told = figures_of(explained, bootstrap_samples=p.explain.bootstrap_samples, seed=p.explain.seed)
-    write_json(metrics, told)
+    results = study.explanation_metrics(
+        explanation, bootstrap_samples=p.explain.bootstrap_samples, seed=p.explain.seed
+    )
+    write_json(metrics, results)
     with tracking.open_model_run(tracer.model_sha256, start=Path.cwd()) as run:
-        run.metrics({f"explain.{name}": value for name, value in tracking.numbers(told).items()})
-        run.artefact(plots, "plots/explain")
-        run.artefact(metrics, "metrics")
+        run.log_artifact(plots, "plots/explain")
+        run.log_artifact(metrics, "metrics")
 
 
 if __name__ == "__main__":
-    door.run(main)
+    entrypoint.run_stage(main)

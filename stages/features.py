@@ -2,47 +2,47 @@
 
 import dataclasses
 import shutil
-from itertools import product
 from pathlib import Path
 
-from makermark import door
+from makermark.foundation import entrypoint
 
 
 def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("params.yaml")) -> None:
-    """Write the caches of features.front_ends, and the one that the backbone reads, into FOLDER, and no others.
+    """Write the caches of features.front_ends and of the backbone's front end into FOLDER; delete other caches.
 
-    Those of the speech in BONAFIDE, if there is some, into FOLDER/bonafide. Where `augment` asks for degraded copies,
-    those of split train, too.
+    The caches of the bona fide speech in BONAFIDE, if there is any, go to FOLDER/bonafide. With `augment`, the caches
+    of the augmented copies of split train are written, too.
     """
-    from makermark.corpora.bonafide import is_there, read
-    from makermark.corpora.rows import read_manifest
-    from makermark.features.cache import write_cache
-    from makermark.features.writing import remove_other_caches
-    from makermark.inputs import BONAFIDE, build_front_end, copies_of, front_ends_of
-    from makermark.params import read_params
+    from makermark.features.cache_writer import remove_unlisted_caches, write_cache
+    from makermark.foundation.manifest import has_bonafide, read_bonafide_manifest, read_manifest
+    from makermark.foundation.params import read_params
+    from makermark.models.feature_spec import (
+        BONAFIDE_FOLDER,
+        augmented_front_ends,
+        build_front_end,
+        front_end_names,
+    )
 
     p = read_params(params)
-    corpora = {folder: read_manifest(manifest)}
-    if is_there(bonafide):
-        corpora[folder / BONAFIDE] = read(bonafide)
+    corpus = read_manifest(manifest)
+    manifests = {folder: corpus}
+    if has_bonafide(bonafide):
+        manifests[folder / BONAFIDE_FOLDER] = read_bonafide_manifest(bonafide)
     else:
-        shutil.rmtree(folder / BONAFIDE, ignore_errors=True)
-    front_ends, copies = front_ends_of(p), copies_of(p)
-    for place in corpora:
-        remove_other_caches(place, keep=[*front_ends, *(copy.name for copy in copies)])
-    whole = corpora[folder]
-    train = dataclasses.replace(whole, rows=whole.rows[whole.rows["split"] == "train"])
-    wanted = [
-        (place, rows, build_front_end(p, name))
-        for (place, rows), name in product(corpora.items(), front_ends)
-    ]
-    for place, rows, front_end in [*wanted, *((folder, train, copy) for copy in copies)]:
+        shutil.rmtree(folder / BONAFIDE_FOLDER, ignore_errors=True)
+    front_ends = [build_front_end(p, name) for name in front_end_names(p)]
+    augmented = augmented_front_ends(p)
+    train = dataclasses.replace(corpus, rows=corpus.rows[corpus.rows["split"] == "train"])
+    for cache_folder in manifests:
+        remove_unlisted_caches(cache_folder, keep=[front_end.name for front_end in (*front_ends, *augmented)])
+    tasks = [(path, rows, front_end) for path, rows in manifests.items() for front_end in front_ends]
+    for path, rows, front_end in [*tasks, *((folder, train, front_end) for front_end in augmented)]:
         write_cache(
             rows,
             front_end,
-            place,
+            path,
             shard_utterances=p.features.shard_utterances,
-            max_bad_fraction=1.0 if front_end in copies else p.features.max_bad_fraction,
+            max_bad_fraction=1.0 if front_end in augmented else p.features.max_bad_fraction,
             min_seconds=p.features.min_seconds,
             max_seconds=p.features.max_seconds,
             workers=p.features.workers,
@@ -50,4 +50,4 @@ def main(manifest: Path, bonafide: Path, folder: Path, params: Path = Path("para
 
 
 if __name__ == "__main__":
-    door.run(main)
+    entrypoint.run_stage(main)

@@ -1,8 +1,8 @@
-"""Judge the tracer on a part of test that went through codecs, noise, rooms and the like."""
+"""Evaluate the tracer on a part of test after codecs, noise, rooms and other conditions."""
 
 from pathlib import Path
 
-from makermark import door
+from makermark.foundation import entrypoint
 
 
 def main(
@@ -13,49 +13,42 @@ def main(
     plots: Path,
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Write METRICS, and a table and a picture into PLOTS, from the model and the tracer in MODELS; add them to the
+    """Write METRICS, and a table and a plot into PLOTS, for the model and the tracer in MODELS; add them to the
     model's run."""
-    from makermark import tracking
-    from makermark.degrading.conditions import CONDITIONS, check_conditions
-    from makermark.files import replacing, write_json
-    from makermark.params import read_params
+    from makermark.features.augmentation.conditions import CONDITIONS, check_conditions
+    from makermark.foundation import tracking
+    from makermark.foundation.files import atomic_write, write_json
+    from makermark.foundation.params import read_params
 
     p = read_params(params)
     check_conditions(p.robustness.conditions)
-    from makermark.checkpoint import load_checkpoint
-    from makermark.corpora.rows import read_manifest
-    from makermark.reporting.robustness import plot_robustness, robustness_markdown
-    from makermark.robustness import measure_robustness
+    from makermark.foundation.embeddings import read_embeddings
+    from makermark.foundation.manifest import read_manifest
     from makermark.tracing import Tracer
-    from makermark.tracing.gallery import refuse_other_model
-    from makermark.tracing.hearing import Hearing
-    from makermark.vectors import read_embeddings
+    from makermark.tracing.gallery import check_same_model
+    from makermark.tracing.plots import plot_robustness, robustness_csv, robustness_markdown
+    from makermark.tracing.robustness import evaluate_robustness
 
     tracer = Tracer.load(models, device=p.embed.device)
-    found = read_embeddings(embeddings)
-    refuse_other_model(found.metadata["model_sha256"], tracer.model_sha256, what=str(embeddings))
-    told = measure_robustness(
+    test_embeddings = read_embeddings(embeddings)
+    check_same_model(test_embeddings.metadata["model_sha256"], tracer.model_sha256, what=str(embeddings))
+    results = evaluate_robustness(
         tracer,
-        Hearing(load_checkpoint(models / "best"), device=p.embed.device),
-        found,
+        test_embeddings,
         read_manifest(manifest),
-        conditions=p.robustness.conditions,
-        utterances_per_system=p.robustness.utterances_per_system,
-        gallery_utterances=p.robustness.gallery_utterances,
-        bootstrap_samples=p.robustness.bootstrap_samples,
-        seed=p.robustness.seed,
-        workers=p.robustness.workers,
+        **p.robustness.model_dump(exclude={"stage"}),
     )
-    write_json(metrics, told)
-    meanings = {name: condition.what for name, condition in CONDITIONS.items()}
-    with replacing(plots / "robustness.md") as draft:
-        draft.write_text(robustness_markdown(told, meanings), encoding="utf-8")
-    plot_robustness(plots / "robustness.png", told, title=f"Test under other circumstances ({p.experiment})")
+    write_json(metrics, results)
+    descriptions = {name: condition.description for name, condition in CONDITIONS.items()}
+    with atomic_write(plots / "robustness.md") as draft:
+        draft.write_text(robustness_markdown(results, descriptions), encoding="utf-8")
+    with atomic_write(plots / "robustness.csv") as draft:
+        draft.write_text(robustness_csv(results, descriptions), encoding="utf-8")
+    plot_robustness(plots / "robustness.png", results, title=f"Fall from clean speech, test ({p.experiment})")
     with tracking.open_model_run(tracer.model_sha256, start=Path.cwd()) as run:
-        run.metrics({f"robustness.{name}": value for name, value in tracking.numbers(told).items()})
-        run.artefact(plots, "plots/robustness")
-        run.artefact(metrics, "metrics")
+        run.log_artifact(plots, "plots/robustness")
+        run.log_artifact(metrics, "metrics")
 
 
 if __name__ == "__main__":
-    door.run(main)
+    entrypoint.run_stage(main)

@@ -1,4 +1,4 @@
-"""Small encoders of every family as Hugging Face folders, saved with transformers' own `save_pretrained`."""
+"""Small encoders of every family, saved as Hugging Face folders by `save_pretrained`."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SMALL_WHISPER = {
     "bos_token_id": 1,
     "eos_token_id": 1,
     "decoder_start_token_id": 1,
-    "max_source_positions": 100,  # windows of 2 s, so that small tests see several
+    "max_source_positions": 100,  # windows of 2 s, so that short utterances have several
 }
 
 
 def model_of(name: str, *, seed: int | None = 0) -> Any:
-    """A model of transformers with random weights: `layer` and `group` are wav2vec 2.0 with either norm."""
+    """Return a model of transformers with random weights; `layer` and `group` are wav2vec 2.0 with that norm."""
     if seed is not None:
         torch.manual_seed(seed)
     if name == "whisper":
@@ -55,9 +55,9 @@ def model_of(name: str, *, seed: int | None = 0) -> Any:
 
 
 def save_model(folder: Path, name: str, *, seed: int = 0, do_normalize: bool | None = None) -> Path:
-    """The folder FOLDER/NAME-SEED; with `do_normalize` also a preprocessor's configuration."""
-    place = folder / f"{name}-{seed}"
-    model_of(name, seed=seed).save_pretrained(place)
+    """Save a model in FOLDER/NAME-SEED, with `do_normalize` also its preprocessor configuration."""
+    model_folder = folder / f"{name}-{seed}"
+    model_of(name, seed=seed).save_pretrained(model_folder)
     if do_normalize is not None:
-        (place / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    return place
+        (model_folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
+    return model_folder

@@ -1,4 +1,4 @@
-"""AASIST as published (Jung et al. 2022), node by node in NumPy and float64, over weights under their published names.
+"""Published AASIST (Jung et al. 2022), node by node in NumPy and float64, with weights under their published names.
 
 It shares no code with makermark. Images are (C, F, T), nodes (N, C).
 """
@@ -16,7 +16,7 @@ EPSILON = 1e-5  # of the normalisations
 
 
 def published_shapes(wide: int) -> dict[str, tuple[int, ...]]:
-    """Every weight of the published file: AASIST has 64 filters in its later blocks and numbers of a node, -L 24."""
+    """Return names and shapes of the published file; `wide` is 64 for AASIST and 24 for AASIST-L."""
     shapes: dict[str, tuple[int, ...]] = {
         "pos_S": (1, 23, wide),
         "master1": (1, 1, wide),
@@ -68,21 +68,21 @@ def published_shapes(wide: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def readout(weights: dict[str, Array], waveform: Array, *, kept: dict[str, float]) -> Array:
-    """(160,): what stands before the classifier, of a waveform (T,); `kept`: shares of bands, times and mixed."""
+def readout(weights: dict[str, Array], waveform: Array, *, ratios: dict[str, float]) -> Array:
+    """Return the input (160,) of the classifier for a waveform (T,); `ratios` are those of the graph poolings."""
     w = _Weights(weights)
     image = np.abs([np.convolve(waveform, h[::-1], mode="valid") for h in filters()])
-    image = _selu(w.norm("first_bn", _largest(image[None], 3, 3)))
+    image = _selu(w.norm("first_bn", _max_pool(image[None], 3, 3)))
     for number in range(6):
         image = _block(w, f"encoder.{number}.0", image)
     bands = w.attention("GAT_layer_S", np.abs(image).max(axis=2).T + w["pos_S"][0])
     times = w.attention("GAT_layer_T", np.abs(image).max(axis=1).T)
-    bands, times = w.pool("pool_S", bands, kept["bands"]), w.pool("pool_T", times, kept["times"])
+    bands, times = w.pool("pool_S", bands, ratios["bands"]), w.pool("pool_T", times, ratios["times"])
     branches = []
     for branch in "12":
         layer = f"HtrgGAT_layer_ST{branch}"
         t, s, m = w.heterogeneous(f"{layer}1", times, bands, w[f"master{branch}"][0, 0])
-        t, s = w.pool(f"pool_hT{branch}", t, kept["mixed"]), w.pool(f"pool_hS{branch}", s, kept["mixed"])
+        t, s = w.pool(f"pool_hT{branch}", t, ratios["mixed"]), w.pool(f"pool_hS{branch}", s, ratios["mixed"])
         branches.append(
             [a + b for a, b in zip((t, s, m), w.heterogeneous(f"{layer}2", t, s, m), strict=True)]
         )
@@ -91,7 +91,7 @@ def readout(weights: dict[str, Array], waveform: Array, *, kept: dict[str, float
 
 
 def filters() -> list[Array]:
-    """70 band passes of 129 samples at 16 kHz, edges evenly spaced in mel, designed by scipy."""
+    """Return 70 band-pass filters of 129 samples at 16 kHz, with edges evenly spaced in mel, designed by scipy."""
     edges_hz = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 71) / 2595) - 1)
     design = {"numtaps": 129, "window": "hamming", "scale": False, "fs": 16000}
     first = firwin(cutoff=edges_hz[1], pass_zero=True, **design)
@@ -101,7 +101,7 @@ def filters() -> list[Array]:
 
 
 class _Weights:
-    """The weights, and the layers that read them by name."""
+    """The weights, and layers that look them up by name."""
 
     def __init__(self, weights: dict[str, Array]) -> None:
         self._weights = weights
@@ -113,7 +113,7 @@ class _Weights:
         return self[f"{name}.weight"] @ x + self[f"{name}.bias"]
 
     def norm(self, name: str, image: Array) -> Array:
-        """Along the first axis of an image; the statistics are the running ones."""
+        """Normalise along the first axis of an image with the running statistics."""
         mean, variance, scale, shift = (
             self[f"{name}.{part}"].reshape(-1, *[1] * (image.ndim - 1))
             for part in ("running_mean", "running_var", "weight", "bias")
@@ -137,9 +137,9 @@ class _Weights:
                 np.tanh(self.linear(f"{name}.att_proj", node * other)) @ self[f"{name}.att_weight"][:, 0] / 2
                 for other in nodes
             ]
-            seen = sum(share * other for share, other in zip(_softmax(scores), nodes, strict=True))
+            attended = sum(share * other for share, other in zip(_softmax(scores), nodes, strict=True))
             out.append(
-                self.linear(f"{name}.proj_with_att", seen) + self.linear(f"{name}.proj_without_att", node)
+                self.linear(f"{name}.proj_with_att", attended) + self.linear(f"{name}.proj_without_att", node)
             )
         return _selu(self.norm(f"{name}.bn", np.array(out).T)).T
 
@@ -155,38 +155,38 @@ class _Weights:
             for other_kind, other in zip(kinds, nodes, strict=True):
                 direction = self[f"{name}.att_weight{min(kind, other_kind)}{max(kind, other_kind)}"][:, 0]
                 scores.append(np.tanh(self.linear(f"{name}.att_proj", node * other)) @ direction / 100)
-            seen = sum(share * other for share, other in zip(_softmax(scores), nodes, strict=True))
+            attended = sum(share * other for share, other in zip(_softmax(scores), nodes, strict=True))
             out.append(
-                self.linear(f"{name}.proj_with_att", seen) + self.linear(f"{name}.proj_without_att", node)
+                self.linear(f"{name}.proj_with_att", attended) + self.linear(f"{name}.proj_without_att", node)
             )
         direction = self[f"{name}.att_weightM"][:, 0]
         scores = [
             np.tanh(self.linear(f"{name}.att_projM", node * master)) @ direction / 100 for node in nodes
         ]
-        seen = sum(share * node for share, node in zip(_softmax(scores), nodes, strict=True))
-        master = self.linear(f"{name}.proj_with_attM", seen) + self.linear(
+        attended = sum(share * node for share, node in zip(_softmax(scores), nodes, strict=True))
+        master = self.linear(f"{name}.proj_with_attM", attended) + self.linear(
             f"{name}.proj_without_attM", master
         )
         updated = _selu(self.norm(f"{name}.bn", np.array(out).T)).T
         return updated[: len(first)], updated[len(first) :], master
 
-    def pool(self, name: str, nodes: Array, kept: float) -> Array:
+    def pool(self, name: str, nodes: Array, ratio: float) -> Array:
         scores = [1 / (1 + np.exp(-self.linear(f"{name}.proj", node)[0])) for node in nodes]
-        best = sorted(range(len(nodes)), key=lambda n: -scores[n])[: max(1, int(len(nodes) * kept))]
+        best = sorted(range(len(nodes)), key=lambda n: -scores[n])[: max(1, int(len(nodes) * ratio))]
         return np.array([scores[n] * nodes[n] for n in best])
 
 
 def _block(w: _Weights, name: str, image: Array) -> Array:
-    """A residual block; bn1, which the published one holds as well, changes nothing."""
+    """Apply a residual block; the bn1 of the published block has no effect."""
     x = w.convolution(f"{name}.conv1", image, 1)
     x = w.convolution(f"{name}.conv2", _selu(w.norm(f"{name}.bn2", x)), 0)
     if len(x) != len(image):
         image = w.convolution(f"{name}.conv_downsample", image, 0)
-    return _largest(x + image, 1, 3)
+    return _max_pool(x + image, 1, 3)
 
 
-def _largest(image: Array, height: int, width: int) -> Array:
-    """The largest of each rectangle of height x width; what does not fill one is dropped."""
+def _max_pool(image: Array, height: int, width: int) -> Array:
+    """Max pool over rectangles of height x width; incomplete rectangles are dropped."""
     channels, rows, columns = len(image), image.shape[1] // height, image.shape[2] // width
     whole = image[:, : rows * height, : columns * width]
     return whole.reshape(channels, rows, height, columns, width).max(axis=(2, 4))

@@ -1,4 +1,4 @@
-"""benchmarks/scale.py at a size that takes seconds: a protocol of MLAAD's form, tones instead of speech."""
+"""benchmarks/scale.py at a size of seconds: a protocol in MLAAD's format, tones instead of speech."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ SYSTEMS = {
     "eval": ["suno/bark", "OpenVoiceV2"],
 }
 LANGUAGES = {"train": ["en", "de"], "dev": ["en", "fr"], "eval": ["en", "ja"]}
-EACH = 3
+UTTERANCES = 3  # per system and language
 
 
 def table(rows):
@@ -42,22 +42,22 @@ def table(rows):
 
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory):
-    """3 splits x 2 systems x 2 languages x 3 files, and the eight tables of strata."""
+    """A protocol of 3 splits x 2 systems x 2 languages x 3 files, with the eight tables of strata."""
     path = tmp_path_factory.mktemp("protocol") / "small.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for split, systems in SYSTEMS.items():
-            names = [f"{split}_{number}" for number in range(EACH)]
+            names = [f"{split}_{number}" for number in range(UTTERANCES)]
             rows = list(product(LANGUAGES[split], systems, names))
             archive.writestr(f"{split}.csv", table(rows))
             for language, system in product((True, False), (True, False)) if split != "train" else ():
-                of_stratum = [
+                stratum_rows = [
                     row
                     for row in rows
                     if (row[0] in LANGUAGES["train"], row[1] in SYSTEMS["train"]) == (language, system)
                 ]
-                said = {True: "seen", False: "not_seen"}
-                name = f"fine/{split}___lang_{said[language]}___model_{said[system]}.csv"
-                archive.writestr(name, table(of_stratum))
+                seen = {True: "seen", False: "not_seen"}
+                name = f"fine/{split}___lang_{seen[language]}___model_{seen[system]}.csv"
+                archive.writestr(name, table(stratum_rows))
     return path
 
 
@@ -69,7 +69,7 @@ def recordings(tmp_path_factory):
     return folder
 
 
-def test_every_stage_is_run_and_measured(tmp_path, protocol, recordings):
+def test_scale_runs_and_measures_the_chosen_steps(tmp_path, protocol, recordings):
     steps = ["tree", "download", "audit", "features", "kill", "open"]
     command = [
         sys.executable,
@@ -80,45 +80,45 @@ def test_every_stage_is_run_and_measured(tmp_path, protocol, recordings):
         recordings,
     ]
     command += ["--work", tmp_path, "--share", "0.5", "--docs", tmp_path / "page.md", "--stages", *steps]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "share-0.5/scale.json").read_text())["steps"]
-    assert list(told) == steps
-    rows = 3 * 2 * EACH  # half of each system's two languages
-    assert (told["tree"]["files"], told["download"]["rows"]) == (rows, rows)
-    assert told["kill"]["same"]
-    assert told["kill"]["made_again"] == 0
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads((tmp_path / "share-0.5/scale.json").read_text())["steps"]
+    assert list(measured) == steps
+    rows = 3 * 2 * UTTERANCES  # half of each system's two languages
+    assert (measured["tree"]["files"], measured["download"]["rows"]) == (rows, rows)
+    assert measured["kill"]["same"]
+    assert measured["kill"]["made_again"] == 0
     assert (tmp_path / "page.md").read_text().count("met |") == 3 + (
-        told["features"]["times_real_time"] >= 1000
+        measured["features"]["times_real_time"] >= 1000
     )
     assert not (tmp_path / "share-0.5/data/killed").exists()
 
 
-def test_files_differ_last_2_to_8_s_and_are_made_once(tmp_path, protocol, recordings):
+def test_build_tree_writes_different_files_of_2_to_8_s_once(tmp_path, protocol, recordings):
     paths = scale_tree.paths_of(protocol)
     first = scale_tree.build_tree(tmp_path, paths, recordings)
-    sounds = [soundfile.info(tmp_path / path) for path in paths]
-    assert {(sound.samplerate, sound.channels, sound.subtype) for sound in sounds} == {(16000, 1, "PCM_16")}
-    assert all(2 <= sound.duration <= 8 for sound in sounds)
+    infos = [soundfile.info(tmp_path / path) for path in paths]
+    assert {(info.samplerate, info.channels, info.subtype) for info in infos} == {(16000, 1, "PCM_16")}
+    assert all(2 <= info.duration <= 8 for info in infos)
     assert len({hashlib.sha256((tmp_path / path).read_bytes()).digest() for path in paths}) == len(paths)
-    assert first["hours"] == pytest.approx(sum(sound.duration for sound in sounds) / 3600)
+    assert first["hours"] == pytest.approx(sum(info.duration for info in infos) / 3600)
     assert first["bytes"] == sum((tmp_path / path).stat().st_size for path in paths)
-    whole = (tmp_path / paths[3]).read_bytes()
-    (tmp_path / paths[3]).write_bytes(whole[:1000])  # a writer that was killed
+    content = (tmp_path / paths[3]).read_bytes()
+    (tmp_path / paths[3]).write_bytes(content[:1000])  # as a killed writer leaves it
     again = scale_tree.build_tree(tmp_path, paths, recordings)
     assert (first["written"], again["written"]) == (len(paths), 1)
-    assert (tmp_path / paths[3]).read_bytes() == whole
+    assert (tmp_path / paths[3]).read_bytes() == content
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real protocol is not here")
-def test_a_share_of_the_real_protocol_keeps_every_system_of_every_split(tmp_path):
+@pytest.mark.skipif(not REAL.exists(), reason="needs the real protocol")
+def test_write_share_keeps_every_system_of_every_split(tmp_path):
     scale_tree.write_share(REAL, 0.01, tmp_path / "share.zip")
     written = (tmp_path / "share.zip").stat().st_mtime_ns
     scale_tree.write_share(REAL, 0.01, tmp_path / "share.zip")
     assert (tmp_path / "share.zip").stat().st_mtime_ns == written
-    share, whole = read_protocol(tmp_path / "share.zip"), read_protocol(REAL)
+    share, protocol = read_protocol(tmp_path / "share.zip"), read_protocol(REAL)
     assert 560 < len(share) < 640
-    assert set(share["path"]) <= set(whole["path"])
+    assert set(share["path"]) <= set(protocol["path"])
     for split, systems in {"train": 24, "dev": 25, "test": 64}.items():
         utterances = share[share["split"] == split].value_counts("system")
         assert len(utterances) == systems
@@ -126,8 +126,8 @@ def test_a_share_of_the_real_protocol_keeps_every_system_of_every_split(tmp_path
     assert share[share["split"] != "train"]["protocol_system_seen"].notna().all()
 
 
-def test_memory_of_a_process_is_its_own_and_a_kill_is_told(tmp_path):
-    code = "import time; held = bytearray(200_000_000); print(len(held)); time.sleep({})"
+def test_measure_reports_the_memory_of_a_process_and_a_kill(tmp_path):
+    code = "import time; data = bytearray(200_000_000); print(len(data)); time.sleep({})"
 
     def run(seconds, kill_when=None):
         return scale_process.measure(
@@ -140,8 +140,10 @@ def test_memory_of_a_process_is_its_own_and_a_kill_is_told(tmp_path):
 
     ended, killed = run(0.3), run(60, kill_when=lambda: True)
     assert (ended.status, ended.killed) == (0, False)
-    begun_as = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # a copy of this process
-    assert 200e6 < ended.peak_bytes < 1000e6 + begun_as
+    copied = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )  # a process starts as a copy of this one
+    assert 200e6 < ended.peak_bytes < 1000e6 + copied
     assert ended.own_bytes is None or ended.own_bytes > 190e6
     assert ended.wall_s > 0.3
     assert (tmp_path / "log").read_text() == ""
@@ -149,19 +151,19 @@ def test_memory_of_a_process_is_its_own_and_a_kill_is_told(tmp_path):
     assert killed.wall_s < 30
 
 
-def test_a_missed_target_is_shown_as_missed():
+def test_targets_marks_a_missed_target():
     steps = {
         "features": {"times_real_time": 999.0, "peak_bytes": 2e9},
         "embed": {"peak_bytes": 3.1e9},
         "score": {"wall_s": 60.1, "peak_bytes": 1e9},
         "open": {"wall_s": 0.2},
     }
-    verdicts = {what: verdict for what, _, _, verdict in scale_page.targets(steps)}
-    assert list(verdicts.values()) == ["**missed**", "**missed**", "**missed**", "met"]
+    results = {what: result for what, _, _, result in scale_page.targets(steps)}
+    assert list(results.values()) == ["**missed**", "**missed**", "**missed**", "met"]
     assert "3.10 GB (embed)" in scale_page.targets(steps)[1]
 
 
-def test_nothing_is_put_into_the_repository(protocol):
+def test_scale_refuses_a_folder_in_the_repository(protocol):
     command = [
         sys.executable,
         REPOSITORY / "benchmarks/scale.py",
@@ -170,7 +172,7 @@ def test_nothing_is_put_into_the_repository(protocol):
         "--work",
         REPOSITORY / "x",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "lies in the repository" in done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "is in the repository" in result.stderr
     assert not (REPOSITORY / "x").exists()

@@ -1,5 +1,6 @@
-"""The whole pipeline as a user runs it: real engines, DVC, git and MLflow, on a corpus cut small."""
+"""The whole pipeline as a user runs it: real engines, DVC, git and MLflow, on a small corpus."""
 
+import csv
 import hashlib
 import json
 import os
@@ -17,9 +18,11 @@ import torch
 import yaml
 from torchaudio.transforms import MelSpectrogram
 
-from makermark.checkpoint import load_checkpoint
-from makermark.corpora.rows import read_manifest
-from makermark.scoring import score_set
+from makermark.foundation.manifest import read_manifest
+from makermark.foundation.tracking import flatten_metrics
+from makermark.models.checkpoint import load_checkpoint
+from makermark.scoring.pairs import score_all_pairs
+from staleness_support import drawn_points
 
 pytest.importorskip("dvc", reason="the pipeline extra is not installed")
 pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
@@ -36,7 +39,7 @@ SMALL = {
         "test_utterances": 5,
     },
     "features": {"front_ends": ["fbank", "waveform"], "shard_utterances": 100},
-    "train": {"epochs": 3, "warmup_epochs": 1.0, "crop_seconds": 0.5, "evaluate_every_epochs": 1},
+    "train": {"epochs": 3, "warmup_epochs": 1.0, "crop_seconds": 0.5, "evaluate_every_epochs": 2},
     "samplers": {
         "balanced": {"batch_systems": 4, "utterances_per_system": 4},
         "random": {"batch_utterances": 16},
@@ -45,13 +48,25 @@ SMALL = {
     "probe": {"epochs": 5, "min_per_class": 5},
     "trace": {"clips_per_system": 4, "enrol_clips": 2, "enrol_draws": 2, "bootstrap_samples": 20},
 }
-STAGES = ("check", "download", "features", "train", "embed", "score", "probe", "fuse", "calibrate")
+STAGES = (
+    "check",
+    "download",
+    "features",
+    "train",
+    "embed",
+    "score",
+    "probe",
+    "fuse",
+    "calibrate",
+    "headline",
+)
+CURVES = {"plots/train/loss.csv": "loss", "plots/train/dev_eer.csv": "dev_eer_percent"}
 
 
 def run(project, *command, check=True, **environment):
-    """Run a command in the project as from an activated environment; returns it with all it printed."""
+    """Run a command in the project as from an activated environment; return the finished process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    result = subprocess.run(
         command,
         cwd=project,
         env={**os.environ, "PATH": path, "COLUMNS": "250", **environment},
@@ -61,8 +76,8 @@ def run(project, *command, check=True, **environment):
         check=False,
         timeout=900,
     )
-    assert done.returncode == 0 or not check, done.stdout
-    return done
+    assert result.returncode == 0 or not check, result.stdout
+    return result
 
 
 def stages_run(output):
@@ -78,7 +93,7 @@ def set_params(project, changes):
 
 
 def runs(project):
-    """All runs of the project's MLflow store, newest first."""
+    """Return all runs of the project's MLflow store, newest first."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
@@ -92,7 +107,7 @@ def digest(path):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A repository of its own, in a folder with spaces, after one `dvc repro`."""
+    """A repository in a folder with spaces, after one `dvc repro`."""
     project = tmp_path_factory.mktemp("pipeline") / "a project with spaces"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -112,7 +127,7 @@ def project(tmp_path_factory):
     return project
 
 
-def test_it_leaves_metrics_with_stable_names(project):
+def test_repro_writes_metrics_with_stable_names(project):
     score = json.loads((project / "metrics/score.json").read_text())
     for part in (score, *score["baselines"].values()):
         for split in ("dev", "test"):
@@ -137,7 +152,7 @@ def test_it_leaves_metrics_with_stable_names(project):
     assert trace["enrolment"]["systems"] > 0
 
 
-def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
+def test_repro_writes_complete_plots_checkpoints_and_caches(project):
     pictures = sorted((project / "plots").rglob("*.png"))
     assert len(pictures) == 13
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
@@ -149,8 +164,8 @@ def test_it_leaves_whole_pictures_checkpoints_and_caches(project):
     assert not list(project.rglob("*.draft*"))
 
 
-def test_float16_features_leave_the_eer_alone(project):
-    """The model on log-mels in float32, made here from the audio by torchaudio, and rounded as the cache does."""
+def test_float16_features_do_not_change_the_eer(project):
+    """The model on float32 log-mels, computed with torchaudio, and rounded as in the cache."""
     manifest = read_manifest(project / "data/corpus/manifest.parquet")
     rows = manifest.rows[manifest.rows["split"] == "test"]
     network = load_checkpoint(project / "models/best").backbone
@@ -160,38 +175,75 @@ def test_float16_features_leave_the_eer_alone(project):
     exact, rounded = [], []
     with torch.inference_mode():
         for path in rows["path"]:
-            waveform, _ = soundfile.read(manifest.file(path), dtype="float32")
+            waveform, _ = soundfile.read(manifest.audio_path(path), dtype="float32")
             features = (mels(torch.from_numpy(waveform)) + 1e-6).log().T[None]
             exact.append(network(features)[0].numpy())
             rounded.append(network(features.half().float())[0].numpy())
     systems = rows["system"].to_numpy(dtype=str)
     in_float32, in_float16 = (
-        score_set(np.stack(vectors), systems, bootstrap_samples=0, seed=0).eer_micro_percent
+        score_all_pairs(np.stack(vectors), systems, bootstrap_samples=0, seed=0).eer_micro_percent
         for vectors in (exact, rounded)
     )
     assert not np.array_equal(exact, rounded)
     assert in_float16 == pytest.approx(in_float32, abs=0.1)
-    told = json.loads((project / "metrics/score.json").read_text())["test"]["eer_micro_percent"]
-    assert told == pytest.approx(in_float32, abs=0.2)
+    eer = json.loads((project / "metrics/score.json").read_text())["test"]["eer_micro_percent"]
+    assert eer == pytest.approx(in_float32, abs=0.2)
 
 
-def test_its_run_is_in_mlflow_with_model_scores_and_commit(project):
-    (found,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0"]
-    assert found.info.status == "FINISHED"
-    assert found.data.tags["makermark.model_sha256"] == digest(project / "models/best.safetensors")
-    assert found.data.tags["git.commit"] == run(project, "git", "rev-parse", "HEAD~1").stdout.strip()
-    assert found.data.tags["git.dirty"] == "false"
+def test_run_in_mlflow_has_model_scores_and_commit(project):
+    (mlflow_run,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0"]
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.data.tags["makermark.model_sha256"] == digest(project / "models/best.safetensors")
+    assert mlflow_run.data.tags["git.commit"] == run(project, "git", "rev-parse", "HEAD~1").stdout.strip()
+    assert mlflow_run.data.tags["git.dirty"] == "false"
     score = json.loads((project / "metrics/score.json").read_text())
-    assert found.data.metrics["test.eer_micro_percent"] == pytest.approx(score["test"]["eer_micro_percent"])
-    assert {"probe.accuracy_percent", "trace.test.whole.cllr"} <= set(found.data.metrics)
-    assert found.data.params["loss"] == "ge2e"
+    assert mlflow_run.data.metrics["test.eer_micro_percent"] == pytest.approx(
+        score["test"]["eer_micro_percent"]
+    )
+    headline = flatten_metrics(json.loads((project / "metrics/headline.json").read_text()))
+    assert headline.items() <= mlflow_run.data.metrics.items()
+    assert set(mlflow_run.data.metrics) - set(headline) == {
+        *(
+            "loss",
+            "learning_rate",
+            "dev_eer_percent",
+            "train_seconds",
+            "data_wait_percent",
+            "utterances_per_s",
+        ),
+        *("best.dev_eer_percent", "best.epoch"),
+    }
+    assert mlflow_run.data.params["loss"] == "ge2e"
+    assert len(mlflow_run.data.params) <= 80
+    contexts = {i.tags[0].value: i.dataset.name for i in mlflow_run.inputs.dataset_inputs}
+    assert contexts == dict.fromkeys(("training", "validation", "testing"), "local")
+    artifacts = Path(mlflow_run.info.artifact_uri)
+    for name in ("headline", "score", "probe", "trace"):
+        assert (artifacts / f"metrics/{name}.json").read_bytes() == (
+            project / f"metrics/{name}.json"
+        ).read_bytes()
+    assert (artifacts / "params.yaml").read_bytes() == (project / "params.yaml").read_bytes()
 
 
-def test_a_second_repro_has_nothing_to_do(project):
+def test_status_is_silent_and_plots_have_all_points_after_repro(project):
+    assert run(project, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    points = drawn_points(project)
+    history = json.loads((project / "models/history.json").read_text())
+    for plot, name in CURVES.items():
+        drawn = {int(point["epoch"]): float(point[name]) for point in points[plot]}
+        assert drawn == {epoch["epoch"]: epoch[name] for epoch in history if name in epoch}
+    assert sorted(points["plots/train/dev_eer.csv"], key=lambda p: int(p["epoch"]))[-1]["epoch"] == "3"
+    assert all(points.values()), {name: len(values) for name, values in points.items()}
+    assert set(points) == {
+        *CURVES, "plots/score/det_dev.csv", "plots/score/det_test.csv", "plots/probe/confusion.csv"
+    }  # fmt: skip
+
+
+def test_second_repro_runs_no_stage(project):
     assert stages_run(run(project, "dvc", "repro").stdout) == []
 
 
-def test_it_works_in_a_folder_with_letters_beyond_ascii(project, tmp_path):
+def test_stage_runs_in_a_folder_with_non_ascii_letters(project, tmp_path):
     copy = tmp_path / "mein Projekt für höhere Töne"
     shutil.copytree(project, copy, symlinks=True)
     (copy / "metrics/score.json").unlink()
@@ -199,102 +251,111 @@ def test_it_works_in_a_folder_with_letters_beyond_ascii(project, tmp_path):
     assert (copy / "metrics/score.json").read_bytes() == (project / "metrics/score.json").read_bytes()
 
 
-def test_the_command_line_shows_the_results_and_what_there_is(project):
-    shown = run(project, "makermark", "results").stdout
-    assert "unseen" in shown
-    assert "log-mel" in shown
-    assert "Tracer on test" in shown
+def test_commands_show_results_trace_and_info(project):
+    results = run(project, "makermark", "results").stdout
+    assert "unseen" in results
+    assert "log-mel" in results
+    assert "Tracer on test" in results
     clip = read_manifest(project / "data/corpus/manifest.parquet")
-    told = run(project, "makermark", "trace", str(clip.file(clip.rows["path"].iloc[-1])), "--json").stdout
-    assert json.loads(told.splitlines()[-1])["model_sha256"] == digest(project / "models/best.safetensors")
-    told = run(project, "makermark", "info").stdout
-    assert "resnet34-ge2e-balanced-50-s0" in told
-    assert "local:" in told
+    trace = run(
+        project, "makermark", "trace", str(clip.audio_path(clip.rows["path"].iloc[-1])), "--json"
+    ).stdout
+    assert json.loads(trace.splitlines()[-1])["model_sha256"] == digest(project / "models/best.safetensors")
+    info = run(project, "makermark", "info").stdout
+    assert "resnet34-ge2e-balanced-50-s0" in info
+    assert "local:" in info
 
 
-def test_a_loss_that_its_sampler_cannot_serve_is_refused_before_any_work(project):
-    done = run(project, "dvc", "exp", "run", "-S", "loss=ge2e", "-S", "sampler=random", check=False)
-    assert done.returncode != 0
-    assert stages_run(done.stdout) == ["check"]
-    assert "error: loss 'ge2e' compares utterances of one system inside a batch" in done.stdout
-    assert "Traceback" not in done.stdout
+def test_check_stage_refuses_a_loss_that_its_sampler_cannot_serve(project):
+    result = run(project, "dvc", "exp", "run", "-S", "loss=ge2e", "-S", "sampler=random", check=False)
+    assert result.returncode != 0
+    assert stages_run(result.stdout) == ["check"]
+    assert "error: loss 'ge2e' compares utterances of one system within a batch" in result.stdout
+    assert "Traceback" not in result.stdout
     run(project, "git", "checkout", "-q", ".")
 
 
-def test_another_loss_reruns_training_and_what_follows_only(project):
+def test_another_loss_reruns_training_and_later_stages_only(project):
     output = run(project, "dvc", "exp", "run", "-S", "loss=softmax", "-S", "sampler=random").stdout
-    assert stages_run(output) == ["check", "train", "embed", "score", "probe", "fuse", "calibrate"]
-    assert "softmax" in run(project, "dvc", "exp", "show", "--csv").stdout
+    assert stages_run(output) == [stage for stage in STAGES if stage not in ("download", "features")]
+    shown = list(csv.DictReader(run(project, "dvc", "exp", "show", "--csv").stdout.splitlines()))
+    assert {"ge2e", "softmax"} <= {row["loss"] for row in shown}
+    headline = json.loads((project / "metrics/headline.json").read_text())
+    assert float(shown[0]["test.eer_micro_percent"]) == pytest.approx(headline["test"]["eer_micro_percent"])
+    assert not [name for name in shown[0] if ".strata." in name]
     assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
     assert "resnet34-softmax-random-50-s0" in [r.info.run_name for r in runs(project)]
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout")
 
 
-def test_queued_and_temporary_experiments_land_in_the_same_store(project):
+def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project):
     for loss in ("amsoftmax", "aamsoftmax"):
         run(project, "dvc", "exp", "run", "--queue", "-S", f"loss={loss}")
     run(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     run(project, "dvc", "exp", "run", "--temp", "-S", "loss=angularproto")
-    kept = {r.info.run_name: r for r in runs(project)}
+    by_name = {r.info.run_name: r for r in runs(project)}
     for loss in ("amsoftmax", "aamsoftmax", "angularproto"):
-        found = kept[f"resnet34-{loss}-balanced-50-s0"]
-        assert found.info.status == "FINISHED"
-        assert "test.eer_micro_percent" in found.data.metrics
-        assert Path(found.info.artifact_uri.removeprefix("file://"), "checkpoint/best.safetensors").exists()
+        mlflow_run = by_name[f"resnet34-{loss}-balanced-50-s0"]
+        assert mlflow_run.info.status == "FINISHED"
+        assert "test.eer_micro_percent" in mlflow_run.data.metrics
+        assert Path(
+            mlflow_run.info.artifact_uri.removeprefix("file://"), "checkpoint/best.safetensors"
+        ).exists()
 
 
-def test_scoring_again_adds_to_the_run_of_the_model_it_scored(project):
+def test_scoring_again_adds_to_the_run_of_the_model(project):
     before = len(runs(project))
     output = run(project, "dvc", "exp", "run", "-S", "score.p_target=0.2").stdout
-    assert stages_run(output) == ["check", "score", "fuse"]
+    assert stages_run(output) == ["check", "score", "fuse", "headline"]
     assert len(runs(project)) == before
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout")
 
 
-def test_a_training_that_is_killed_goes_on_and_ends_with_the_same_weights(project):
+def test_killed_training_resumes_and_ends_with_the_same_weights(project):
     command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/bonafide", "data/features"]
     environment = {"PYTHONPATH": "src", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    started = subprocess.Popen(
-        [*command, "killed"], cwd=project, env={**os.environ, "PATH": path, **environment}
+    process = subprocess.Popen(
+        [*command, "killed", "killed"], cwd=project, env={**os.environ, "PATH": path, **environment}
     )
     deadline = time.monotonic() + 120
     while not (project / "killed/resume.safetensors").exists():
         assert time.monotonic() < deadline
-        assert started.poll() is None
+        assert process.poll() is None
         time.sleep(0.05)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
-    told = run(project, *command, "killed", **environment).stdout
-    assert "going on without it" in told  # MLflow is down: said once, training goes on
-    assert told.count("going on without it") == 1
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    output = run(project, *command, "killed", "killed", **environment).stdout
+    assert (
+        output.count("the run continues without it") == 1
+    )  # MLflow is down: one warning, training continues
     assert digest(project / "killed/best.safetensors") == digest(project / "models/best.safetensors")
     assert digest(project / "killed/last.safetensors") == digest(project / "models/last.safetensors")
 
 
-def test_a_run_that_mlflow_missed_is_recorded_later(project):
+def test_log_run_records_a_run_that_mlflow_missed(project):
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/later.db"}
     assert "recorded as run" in run(project, "makermark", "log-run", **store).stdout
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(store["MLFLOW_TRACKING_URI"])
-    (found,) = client.search_runs([client.get_experiment_by_name("makermark").experiment_id])
-    assert found.data.metrics["test.eer_micro_percent"] > 0
+    (mlflow_run,) = client.search_runs([client.get_experiment_by_name("makermark").experiment_id])
+    assert mlflow_run.data.metrics["test.eer_micro_percent"] > 0
 
 
-def test_a_damaged_shard_is_named_and_mended_by_the_features_stage(project):
+def test_damaged_shard_is_named_and_repaired_by_the_features_stage(project):
     shard = next((project / "data/features/fbank").glob("*.arrow"))
     whole = shard.read_bytes()
     shard.unlink()
     shard.write_bytes(whole[: len(whole) // 2])
     command = ["python", "stages/train.py", "data/corpus/manifest.parquet", "data/bonafide", "data/features"]
-    command.append("other")
-    done = run(project, *command, check=False, PYTHONPATH="src")
-    assert done.returncode == 1
-    assert done.stdout.startswith("error: ")
-    assert shard.name in done.stdout
-    assert "run the features stage" in done.stdout
+    command += ["other", "other"]
+    result = run(project, *command, check=False, PYTHONPATH="src")
+    assert result.returncode == 1
+    assert result.stdout.startswith("error: ")
+    assert shard.name in result.stdout
+    assert "run the features stage" in result.stdout
     run(project, "makermark", "features")
     assert shard.read_bytes() == whole

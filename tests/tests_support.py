@@ -8,8 +8,8 @@ import pandas as pd
 import soundfile
 
 from makermark import features
-from makermark.corpora.rows import Manifest, derive_seen
-from makermark.features.base import FrontEnd
+from makermark.features.front_end import FrontEnd
+from makermark.foundation.manifest import Manifest, add_seen_columns
 
 FBANK = {
     "sample_rate_hz": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 40, "log_offset": 1e-6
@@ -42,7 +42,7 @@ def tone_corpus(folder: Path) -> tuple[Manifest, FrontEnd]:
     table = table.assign(
         language="en", family="", acoustic_model="", vocoder="", voice="", text="", duration_s=1.0
     )
-    return Manifest("test", folder / "audio", derive_seen(table)), features.build("fbank", **FBANK)
+    return Manifest("test", folder / "audio", add_seen_columns(table)), features.build("fbank", **FBANK)
 
 
 def recorded_speech(seconds: float, rate_hz: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The table of families: every system of the MLAADv5 protocol stands in it once, under both spellings."""
+"""The table of families: it lists every system of the MLAADv5 protocol once, under both spellings."""
 
 import zipfile
 from pathlib import Path
@@ -6,41 +6,41 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from makermark.corpora.families import add_families, lineage_of, lineages, read
-from makermark.errors import CorpusError
+from makermark.corpora.families import add_families, find_lineage, parse_families, read_lineages
+from makermark.foundation.errors import CorpusError
 
 PROTOCOL = Path(__file__).parents[3] / "shared/data/mlaad4sourcetracing.zip"
 
 
 def family(system):
-    return lineage_of(system).family
+    return find_lineage(system).family
 
 
-def test_it_holds_the_82_systems_of_the_protocol_with_the_sizes_of_their_families():
-    assert len(lineages()) == 82
-    sizes = pd.Series([lineage.family for lineage in lineages().values()]).value_counts()
+def test_table_has_82_systems_with_known_family_sizes():
+    assert len(read_lineages()) == 82
+    sizes = pd.Series([lineage.family for lineage in read_lineages().values()]).value_counts()
     assert sizes[sizes > 1].to_dict() == {
         "VITS": 30, "Tacotron": 11, "MMS": 10, "Glow-TTS": 6, "Bark": 3, "XTTS": 3, "Parler-TTS": 3, "F5-TTS": 2,
         "Neural HMM": 2,
     }  # fmt: skip
 
 
-def test_every_family_of_several_systems_says_why():
+def test_every_family_of_several_systems_has_a_reason():
     whys = {}
-    for lineage in lineages().values():
+    for lineage in read_lineages().values():
         whys.setdefault(lineage.family, []).append(lineage.why)
     assert {family for family, of_family in whys.items() if len(of_family) > 1 and not of_family[0]} == set()
 
 
-def test_it_covers_exactly_the_systems_of_the_real_protocol():
+def test_table_has_exactly_the_systems_of_the_real_protocol():
     if not PROTOCOL.exists():
-        pytest.skip(f"{PROTOCOL} is not here: the real protocol")
+        pytest.skip(f"{PROTOCOL} (the real protocol) does not exist")
     with zipfile.ZipFile(PROTOCOL) as protocol:
         tables = [pd.read_csv(protocol.open(f"{split}.csv")) for split in ("train", "dev", "eval")]
     rows = pd.concat(tables)
-    assert set(rows["model_name"]) == set(lineages())
+    assert set(rows["model_name"]) == set(read_lineages())
     folders = rows["path"].str.split("/").str[-2].unique()
-    assert {lineage_of(folder).system for folder in folders} == set(lineages())
+    assert {find_lineage(folder).system for folder in folders} == set(read_lineages())
 
 
 @pytest.mark.parametrize(
@@ -52,31 +52,31 @@ def test_it_covers_exactly_the_systems_of_the_real_protocol():
         (["facebook/mms-tts-deu", "tts_models/de/thorsten/vits"], False),
     ],
 )
-def test_aliases_are_one_family(names, same):
+def test_aliases_have_one_family(names, same):
     assert (len(set(map(family, names))) == 1) is same
 
 
-def test_a_family_is_no_architecture_other_houses_train_it_too():
-    mms, vits = lineage_of("facebook/mms-tts-deu"), lineage_of("tts_models/de/thorsten/vits")
+def test_two_families_may_share_an_architecture():
+    mms, vits = find_lineage("facebook/mms-tts-deu"), find_lineage("tts_models/de/thorsten/vits")
     assert mms.architecture == vits.architecture == "VITS"
 
 
-def test_the_name_of_its_folder_finds_a_system_too():
-    assert lineage_of("suno_bark") is lineage_of("suno/bark")
-    assert lineage_of("suno/bark-medium") is None
+def test_lineage_is_found_by_the_name_of_the_folder():
+    assert find_lineage("suno_bark") is find_lineage("suno/bark")
+    assert find_lineage("suno/bark-medium") is None
 
 
-def test_what_a_row_says_stays_what_it_leaves_empty_is_filled():
+def test_add_families_fills_empty_values_only():
     rows = pd.DataFrame(
-        {"system": ["suno_bark", "suno/bark", "mine"], "family": ["", "of its own", ""]}, index=[4, 2, 9]
+        {"system": ["suno_bark", "suno/bark", "mine"], "family": ["", "custom", ""]}, index=[4, 2, 9]
     )
     filled = add_families(rows)
-    assert filled["family"].tolist() == ["Bark", "of its own", ""]
+    assert filled["family"].tolist() == ["Bark", "custom", ""]
     assert filled["architecture"].tolist() == ["Bark", "Bark", ""]
     assert filled.index.tolist() == [4, 2, 9]
 
 
-def test_a_system_in_two_families_is_refused():
+def test_system_in_two_families_raises():
     table = {name: {"why": "", "systems": {name: ["bark"]}} for name in ("A", "B")}
-    with pytest.raises(CorpusError, match="bark stands in A and in B; remove one"):
-        read(table)
+    with pytest.raises(CorpusError, match="bark is listed in A and in B; remove one"):
+        parse_families(table)

@@ -1,4 +1,4 @@
-"""Small audio folders with their manifest rows."""
+"""Fixtures: a small encoder, front ends, and a small corpus."""
 
 import pandas as pd
 import pytest
@@ -7,12 +7,12 @@ from speechlike import SETTINGS, row, voice
 
 from encoders_support import save_model
 from makermark import features
-from makermark.corpora.rows import Manifest
+from makermark.foundation.manifest import Manifest
 
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
-    """A small wav2vec 2.0 model, normalised over channels as XLS-R is."""
+    """A small wav2vec 2.0 model with layer norm, like XLS-R."""
     return str(save_model(tmp_path_factory.mktemp("models"), "layer"))
 
 
@@ -26,7 +26,7 @@ def make_front_end(encoder_folder):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A folder whose name has a space and letters outside ASCII, 11 utterances of 0.6 to 2.1 s."""
+    """11 utterances of 0.6 to 2.1 s in a folder with spaces and non-ASCII letters in its name."""
     root = tmp_path / "Stimmen größer — 声"
     root.mkdir()
     rows = []

@@ -1,25 +1,20 @@
-"""Sounds made of numbers, and the manifest rows of their files."""
+"""Synthetic speech-like waveforms, and manifest rows of their files."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
-SETTINGS = {
-    "fbank": {
-        "sample_rate_hz": 16000,
-        "n_fft": 512,
-        "win_length": 400,
-        "hop_length": 160,
-        "n_mels": 40,
-        "log_offset": 1e-6,
-    },
-    "waveform": {"sample_rate_hz": 16000},
-    "wav2vec2": {"batch_seconds": 60.0, "device": "cpu"},
+from makermark.foundation.params import read_params
+
+PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
+SETTINGS = {name: dict(settings) for name, settings in PARAMS.front_ends.items()} | {
+    "wav2vec2": {"batch_seconds": 60.0, "device": "cpu"}
 }
 
 
 def voice(seconds, *, seed, rate_hz=16000):
-    """A harmonic tone with moving pitch and level over faint noise, peak 0.5: (T,) float32."""
+    """Return a harmonic tone (T,) float32 with varying pitch and level in faint noise, peak 0.5."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     phase = 2 * np.pi * np.cumsum(110 + 60 * rng.random() + 20 * np.sin(2 * np.pi * 3 * t)) / rate_hz

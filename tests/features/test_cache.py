@@ -1,4 +1,4 @@
-"""Reading a feature cache: what is refused, and what crops and batches hold."""
+"""Reading of a feature cache: errors, crops, length batches, memory."""
 
 import shutil
 import subprocess
@@ -14,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechlike import SETTINGS, row, voice
 
-from makermark.corpora.rows import Manifest
-from makermark.errors import FeatureCacheError
 from makermark.features import FRONT_ENDS
-from makermark.features.cache import STEPS_PER_OCTAVE, FeatureCache, write_cache
+from makermark.features.cache import STEPS_PER_OCTAVE, FeatureCache
+from makermark.features.cache_writer import write_cache
 from makermark.features.shard import Shard
+from makermark.foundation.errors import FeatureCacheError
+from makermark.foundation.manifest import Manifest
 
 
 @pytest.fixture
 def written(corpus, make_front_end, tmp_path):
-    """The folder of each front end's cache, 11 utterances in 3 shards."""
+    """Caches of all front ends, 11 utterances in 3 shards."""
     for name in FRONT_ENDS:
         write_cache(
             corpus, make_front_end(name), tmp_path / "größe 1", shard_utterances=4, workers=1,
@@ -42,21 +43,23 @@ def any_cache(request, written, make_front_end):
     return FeatureCache.open(written / request.param, make_front_end(request.param).parameters())
 
 
-def test_a_cache_made_with_other_parameters_is_refused_naming_the_difference(written, make_front_end):
-    with pytest.raises(FeatureCacheError, match="n_fft is 512 in the cache, 400 asked for; run the features"):
+def test_open_raises_for_other_parameters(written, make_front_end):
+    with pytest.raises(
+        FeatureCacheError, match="n_fft is 512 in the cache, 400 in the params; run the features"
+    ):
         FeatureCache.open(written / "fbank", make_front_end(n_fft=400).parameters())
     with pytest.raises(
-        FeatureCacheError, match=r"n_mels is 40 .*, 80 asked for; log_offset is 1e-06 .*, 1e-09"
+        FeatureCacheError, match=r"n_mels is 40 .*, 80 in the params; log_offset is 1e-06 .*, 1e-09"
     ):
         FeatureCache.open(written / "fbank", make_front_end(n_mels=80, log_offset=1e-9).parameters())
 
 
-def test_the_cache_of_another_front_end_is_refused(written, make_front_end):
-    with pytest.raises(FeatureCacheError, match="front_end is waveform in the cache, fbank asked for"):
+def test_open_raises_for_other_front_end(written, make_front_end):
+    with pytest.raises(FeatureCacheError, match="front_end is waveform in the cache, fbank in the params"):
         FeatureCache.open(written / "waveform", make_front_end("fbank").parameters())
 
 
-def test_a_folder_without_a_finished_cache_is_refused(tmp_path, written, make_front_end):
+def test_open_raises_for_unfinished_cache(tmp_path, written, make_front_end):
     with pytest.raises(FeatureCacheError, match=r"no finished feature cache .* run the features stage"):
         FeatureCache.open(tmp_path / "nowhere", make_front_end().parameters())
     (written / "fbank" / "index.json").unlink()
@@ -64,54 +67,54 @@ def test_a_folder_without_a_finished_cache_is_refused(tmp_path, written, make_fr
         FeatureCache.open(written / "fbank", make_front_end().parameters())
 
 
-def test_a_missing_shard_is_named(written, make_front_end):
+def test_open_raises_for_missing_shard(written, make_front_end):
     (written / "fbank" / "shard-00001.arrow").unlink()
     with pytest.raises(FeatureCacheError, match=r"shard-00001\.arrow: missing; run the features stage again"):
         FeatureCache.open(written / "fbank", make_front_end().parameters())
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 7, 1000, -1])
-def test_a_truncated_shard_is_named(kept_bytes, written, make_front_end):
+@pytest.mark.parametrize("remaining_bytes", [0, 7, 1000, -1])
+def test_open_raises_for_truncated_shard(remaining_bytes, written, make_front_end):
     path = written / "fbank" / "shard-00002.arrow"
-    path.write_bytes(path.read_bytes()[:kept_bytes])
+    path.write_bytes(path.read_bytes()[:remaining_bytes])
     with pytest.raises(
         FeatureCacheError, match=r"shard-00002\.arrow: damaged .* run the features stage again"
     ):
         FeatureCache.open(written / "fbank", make_front_end().parameters())
 
 
-def test_a_shard_put_in_anothers_place_is_named(written, make_front_end):
+def test_open_raises_for_swapped_shard(written, make_front_end):
     shutil.copy(written / "fbank" / "shard-00000.arrow", written / "fbank" / "shard-00001.arrow")
-    with pytest.raises(FeatureCacheError, match=r"shard-00001\.arrow: not the shard that index\.json lists"):
+    with pytest.raises(FeatureCacheError, match=r"shard-00001\.arrow: not the shard listed in index\.json"):
         FeatureCache.open(written / "fbank", make_front_end().parameters())
 
 
-def test_no_flipped_byte_passes_unseen(written, make_front_end):
-    """Either opening or verify refuses, naming the shard, or the byte was not part of the data."""
+def test_flipped_bits_are_detected(written, make_front_end):
+    """`open` or `verify` raises an error that names the shard, or the features are unchanged."""
     parameters = make_front_end().parameters()
     path = written / "fbank" / "shard-00001.arrow"
-    whole = path.read_bytes()
+    utterance = path.read_bytes()
     before = FeatureCache.open(written / "fbank", parameters)
-    expected = [before.whole(row).copy() for row in range(11)]
+    expected = [before.read_utterance(row).copy() for row in range(11)]
     del before
     rng, caught = np.random.default_rng(0), 0
-    for place in rng.integers(len(whole), size=150):
-        content = bytearray(whole)
-        content[place] ^= 1 << int(rng.integers(8))
+    for position in rng.integers(len(utterance), size=150):
+        content = bytearray(utterance)
+        content[position] ^= 1 << int(rng.integers(8))
         path.unlink()
         path.write_bytes(content)
-        refusal = refused(written / "fbank", parameters)
+        refusal = error_message(written / "fbank", parameters)
         if refusal:
-            assert "shard-00001.arrow: damaged" in refusal or "not the shard that" in refusal
+            assert "shard-00001.arrow: damaged" in refusal or "not the shard listed" in refusal
             caught += 1
             continue
         cache = FeatureCache.open(written / "fbank", parameters)
         for number in range(11):
-            np.testing.assert_array_equal(cache.whole(number), expected[number])
+            np.testing.assert_array_equal(cache.read_utterance(number), expected[number])
     assert caught > 130
 
 
-def refused(folder, parameters):
+def error_message(folder, parameters):
     try:
         FeatureCache.open(folder, parameters).verify()
     except FeatureCacheError as error:
@@ -119,45 +122,45 @@ def refused(folder, parameters):
     return ""
 
 
-def test_opening_maps_the_file_and_copies_nothing(written, make_front_end):
+def test_read_utterance_returns_view_without_copy(written, make_front_end):
     before = pa.total_allocated_bytes()
     cache = FeatureCache.open(written / "waveform", make_front_end("waveform").parameters())
-    view = cache.whole(3)
+    view = cache.read_utterance(3)
     assert pa.total_allocated_bytes() == before
     assert not view.flags.owndata
     assert not view.flags.writeable
-    assert np.shares_memory(view, cache.whole(3))
+    assert np.shares_memory(view, cache.read_utterance(3))
 
 
-def test_the_fingerprint_follows_parameters_and_contents(corpus, written, make_front_end, tmp_path):
+def test_fingerprint_depends_on_parameters_and_contents(corpus, written, make_front_end, tmp_path):
     parameters = make_front_end().parameters()
     first = FeatureCache.open(written / "fbank", parameters).fingerprint
     assert FeatureCache.open(written / "fbank", parameters).fingerprint == first
 
     def fingerprint(rows, **changes):
         front_end = make_front_end(**changes)
-        where = tmp_path / str(len(rows)) / str(changes)
+        folder = tmp_path / str(len(rows)) / str(changes)
         write_cache(
-            type(corpus)("other", corpus.root, rows), front_end, where, shard_utterances=4, workers=1,
+            type(corpus)("other", corpus.root, rows), front_end, folder, shard_utterances=4, workers=1,
             max_bad_fraction=0, min_seconds=0.5, max_seconds=60,
         )  # fmt: skip
-        return FeatureCache.open(where / "fbank", front_end.parameters()).fingerprint
+        return FeatureCache.open(folder / "fbank", front_end.parameters()).fingerprint
 
     assert fingerprint(corpus.rows) == first
     assert len({first, fingerprint(corpus.rows.head(10)), fingerprint(corpus.rows, n_mels=41)}) == 3
 
 
-def test_rows_are_found_by_id_in_any_order(cache, corpus):
-    wanted = corpus.rows["utterance_id"].sample(frac=1, random_state=1)
-    rows = cache.rows_of(wanted)
+def test_find_rows_returns_rows_in_requested_order(cache, corpus):
+    requested = corpus.rows["utterance_id"].sample(frac=1, random_state=1)
+    rows = cache.find_rows(requested)
     assert rows.dtype == np.int64
-    assert cache.utterance_ids[rows].tolist() == wanted.tolist()
-    assert cache.rows_of([]).tolist() == []
+    assert cache.utterance_ids[rows].tolist() == requested.tolist()
+    assert cache.find_rows([]).tolist() == []
 
 
-def test_an_utterance_that_is_not_there_is_named(cache):
+def test_find_rows_raises_for_missing_utterances(cache):
     with pytest.raises(FeatureCacheError, match=r"2 of 3 utterances .* first 'ghost'.*quarantine"):
-        cache.rows_of(pd.Series([cache.utterance_ids[0], "ghost", "spook"]))
+        cache.find_rows(pd.Series([cache.utterance_ids[0], "ghost", "spook"]))
 
 
 @given(
@@ -166,29 +169,29 @@ def test_an_utterance_that_is_not_there_is_named(cache):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_crop_is_a_stretch_of_the_utterance_repeated_without_end(opened, rows, share, seed):
+def test_crops_are_parts_of_the_repeated_utterance(opened, rows, share, seed):
     for cache in opened:
         frames = max(1, int(share * np.median(cache.frames)))
-        crops = cache.crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
+        crops = cache.read_crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
         assert crops.shape == (len(rows), frames, cache.width)
         assert crops.dtype == cache.dtype
-        again = cache.crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
+        again = cache.read_crops(np.array(rows), frames=frames, rng=np.random.default_rng(seed))
         np.testing.assert_array_equal(crops, again)
-        for crop, place in zip(crops, rows, strict=True):
-            assert any_start_fits(crop, cache.whole(place))
+        for crop, position in zip(crops, rows, strict=True):
+            assert is_crop_of(crop, cache.read_utterance(position))
 
 
-def any_start_fits(crop, whole):
-    """Whether `crop` is `whole`, or its endless repetition if it is shorter, from some frame on."""
-    length, frames = len(whole), len(crop)
+def is_crop_of(crop, utterance):
+    """Return whether `crop` is a part of the utterance, or of its repetition if it is shorter."""
+    length, frames = len(utterance), len(crop)
     choices = length - frames + 1 if length >= frames else length
-    starts = np.flatnonzero((whole[:choices] == crop[0]).all(axis=1))
-    return any(np.array_equal(whole[(start + np.arange(frames)) % length], crop) for start in starts)
+    starts = np.flatnonzero((utterance[:choices] == crop[0]).all(axis=1))
+    return any(np.array_equal(utterance[(start + np.arange(frames)) % length], crop) for start in starts)
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory, make_front_end):
-    """Caches of both front ends, written once for the property test."""
+    """Caches of all front ends, written once for the property test."""
     root = tmp_path_factory.mktemp("audio")
     rows = []
     for number in range(11):
@@ -206,44 +209,45 @@ def opened(tmp_path_factory, make_front_end):
     return caches
 
 
-def test_crops_start_at_every_place_equally_often(cache):
+def test_crop_starts_are_uniform(cache):
     row = 0
-    frames = int(cache.frames[row]) - 4  # five places
+    frames = int(cache.frames[row]) - 4  # five possible starts
     rows = np.full(5000, row)
-    crops = cache.crops(rows, frames=frames, rng=np.random.default_rng(0))
-    whole = cache.whole(row)
-    counts = [np.sum([np.array_equal(c, whole[s : s + frames]) for c in crops[:1000]]) for s in range(5)]
+    crops = cache.read_crops(rows, frames=frames, rng=np.random.default_rng(0))
+    utterance = cache.read_utterance(row)
+    counts = [np.sum([np.array_equal(c, utterance[s : s + frames]) for c in crops[:1000]]) for s in range(5)]
     assert sum(counts) == 1000
-    assert min(counts) > 150  # 200 expected, deviation 13
+    assert min(counts) > 150  # 200 expected, standard deviation 13
 
 
-def test_an_utterance_of_exactly_the_crops_length_comes_whole(any_cache):
+def test_crop_of_full_length_is_the_utterance(any_cache):
     length = int(any_cache.frames[4])
-    (crop,) = any_cache.crops(np.array([4]), frames=length, rng=np.random.default_rng(0))
-    np.testing.assert_array_equal(crop, any_cache.whole(4))
+    (crop,) = any_cache.read_crops(np.array([4]), frames=length, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, any_cache.read_utterance(4))
 
 
-def test_length_batches_hold_every_utterance_once_whole_and_within_the_limit(any_cache):
+def test_length_batches_hold_every_utterance_once(any_cache):
     rows = np.array([7, 2, 10, 0, 5, 6, 1])
     limit = int(2.5 * any_cache.frames.max())
     seen = []
-    for batch, features, lengths in any_cache.length_batches(rows, max_frames=limit):
+    for positions, features, lengths in any_cache.length_batches(rows, max_frames=limit):
+        batch = rows[positions]
         assert features.dtype == any_cache.dtype
         assert features.shape[::2] == (len(batch), any_cache.width)
         assert lengths.max() <= features.shape[1] <= lengths.max() * (1 + 1 / STEPS_PER_OCTAVE)
         assert len(batch) == 1 or features.shape[0] * features.shape[1] <= limit
-        for place, padded, length in zip(batch, features, lengths, strict=True):
-            np.testing.assert_array_equal(padded[:length], any_cache.whole(place))
+        for position, padded, length in zip(batch, features, lengths, strict=True):
+            np.testing.assert_array_equal(padded[:length], any_cache.read_utterance(position))
             assert not padded[length:].any()
         seen += batch.tolist()
     assert sorted(seen) == sorted(rows.tolist())
-    longest_first = any_cache.frames[seen]
-    assert (np.diff(longest_first) >= 0).all()
+    frame_counts = any_cache.frames[seen]
+    assert (np.diff(frame_counts) >= 0).all()
 
 
 @pytest.mark.parametrize("lengths", ["local", "mlaad"])
-def test_batches_of_whole_utterances_hold_little_padding_and_few_shapes(lengths):
-    """The seconds of the local corpus (about normal, 2.2 to 6.2), and 2 to 8 s evenly as MLAAD's; 10 ms a frame."""
+def test_length_batches_have_little_padding_and_few_shapes(lengths):
+    """Durations as in the local corpus (about normal, 2.2 to 6.2 s) and in MLAAD (uniform, 2 to 8 s)."""
     rng = np.random.default_rng(0)
     drawn = {"local": np.clip(rng.normal(3.76, 0.57, 3000), 2.2, 6.2), "mlaad": rng.uniform(2, 8, 5000)}[
         lengths
@@ -266,55 +270,55 @@ def silent_shard(frames):
     )  # fmt: skip
 
 
-def test_what_was_read_does_not_stay_in_memory(written, make_front_end, monkeypatch):
-    """Each page that was touched counts as the process's until it is let go; views are read anew afterwards."""
-    monkeypatch.setattr("makermark.features.cache.TOUCHED_BYTES", 1)
+def test_pages_are_released_after_reading(written, make_front_end, monkeypatch):
+    """Views stay valid: their pages are read again on the next access."""
+    monkeypatch.setattr("makermark.features.cache.MAX_TOUCHED_BYTES", 1)
     cache = FeatureCache.open(written / "waveform", make_front_end("waveform").parameters())
-    view = cache.whole(0)
-    said = view.copy()
-    assert resident(view) > 0
-    cache.crops(np.array([1]), frames=10, rng=np.random.default_rng(0))
-    cache.whole(10)
-    assert resident(view) == 0
-    np.testing.assert_array_equal(view, said)
+    view = cache.read_utterance(0)
+    before = view.copy()
+    assert resident_kb(view) > 0
+    cache.read_crops(np.array([1]), frames=10, rng=np.random.default_rng(0))
+    cache.read_utterance(10)
+    assert resident_kb(view) == 0
+    np.testing.assert_array_equal(view, before)
     cache.verify()
-    assert resident(view) == 0
+    assert resident_kb(view) == 0
 
 
-def resident(view):
-    """kB of the mapping that holds `view` which count as this process's, as Linux tells."""
-    address, here = view.__array_interface__["data"][0], False
+def resident_kb(view):
+    """Return the resident size in kB of the memory mapping of `view`, from /proc/self/smaps."""
+    address, inside = view.__array_interface__["data"][0], False
     smaps = Path("/proc/self/smaps")
     if not smaps.exists():
-        pytest.skip("only Linux tells which pages a process holds")
+        pytest.skip("needs /proc/self/smaps")
     for line in smaps.read_text().splitlines():
         name, *rest = line.split()
         if "-" in name and ":" not in name:
             first, last = (int(part, 16) for part in name.split("-"))
-            here = first <= address < last
-        elif here and name == "Rss:":
+            inside = first <= address < last
+        elif inside and name == "Rss:":
             return int(rest[0])
-    raise AssertionError("no mapping holds it")
+    raise AssertionError("the view is in no mapping")
 
 
-def test_an_utterance_shorter_than_the_network_takes_is_repeated(any_cache):
+def test_length_batches_repeat_utterances_below_min_frames(any_cache):
     longest = int(any_cache.frames.max())
     for batch, features, lengths in any_cache.length_batches(
         np.arange(11), max_frames=10**6, min_frames=longest + 7
     ):
         assert (lengths == longest + 7).all()
-        for place, repeated in zip(batch, features[:, : longest + 7], strict=True):
-            whole = any_cache.whole(place)
-            np.testing.assert_array_equal(repeated, whole[np.arange(longest + 7) % len(whole)])
+        for position, repeated in zip(batch, features[:, : longest + 7], strict=True):
+            utterance = any_cache.read_utterance(position)
+            np.testing.assert_array_equal(repeated, utterance[np.arange(longest + 7) % len(utterance)])
 
 
-def test_an_utterance_above_the_limit_comes_alone(cache):
+def test_length_batches_give_long_utterances_alone(cache):
     sizes = [len(batch) for batch, _, _ in cache.length_batches(np.arange(11), max_frames=1)]
     assert sizes == [1] * 11
 
 
-def test_a_machine_without_soundfile_soxr_and_torch_reads_a_cache(written, make_front_end):
-    """Those that only train from a cache lack the first two; the third is slow to import."""
+def test_cache_opens_without_soundfile_soxr_and_torch(written, make_front_end):
+    """Machines that only train need not have the first two; torch is slow to import."""
     script = (
         "import sys\n"
         "for absent in ('soundfile', 'soxr', 'torch', 'torchaudio'): sys.modules[absent] = None\n"

@@ -1,4 +1,4 @@
-"""Fusion: the cosine of fused vectors is the weighted mean of cosines; weights found on dev favour who tells more."""
+"""Fusion of models: concatenation, weights fitted on dev, and projections."""
 
 import numpy as np
 import pytest
@@ -7,95 +7,100 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from makermark.scoring import score_set
-from makermark.scoring.fusion import concatenate, learn_weights, project, unit
+from makermark.foundation.embeddings import l2_normalise
+from makermark.scoring.fusion import concatenate, fit_fusion_weights, project
+from makermark.scoring.pairs import score_all_pairs
 
 SYSTEMS = np.repeat(np.array(["a", "b", "c", "d"]), 15)
 
 
 def clouds(spread, *, dim=6, seed=0):
-    """Vectors around one centre per system: the wider the spread, the less they tell."""
+    """Return embeddings around one centre per system; a wider spread makes the systems harder to separate."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(4, dim))
     return np.repeat(centres, 15, axis=0) + spread * rng.normal(size=(60, dim))
 
 
-def eer(vectors):
-    return score_set(vectors.astype(np.float32), SYSTEMS, bootstrap_samples=0, seed=0).eer_micro_percent
+def eer(embeddings):
+    return score_all_pairs(
+        embeddings.astype(np.float32), SYSTEMS, bootstrap_samples=0, seed=0
+    ).eer_micro_percent
 
 
 @given(st.lists(st.floats(0.01, 5), min_size=2, max_size=4), st.integers(0, 2**32 - 1))
-def test_the_cosine_of_a_concatenation_is_the_weighted_mean_of_cosines(weights, seed):
+def test_cosine_of_a_concatenation_is_the_weighted_mean_of_cosines(weights, seed):
     rng = np.random.default_rng(seed)
     parts = [rng.normal(size=(5, 2 + number)) for number in range(len(weights))]
-    fused = unit(concatenate(parts, weights))
-    expected = sum(w * (unit(p) @ unit(p).T) for w, p in zip(weights, parts, strict=True)) / sum(weights)
+    fused = l2_normalise(concatenate(parts, weights))
+    expected = sum(
+        w * (l2_normalise(p) @ l2_normalise(p).T) for w, p in zip(weights, parts, strict=True)
+    ) / sum(weights)
     np.testing.assert_allclose(fused @ fused.T, expected, atol=1e-12)
 
 
-def test_the_scale_of_a_system_does_not_give_it_a_louder_voice():
+def test_concatenation_does_not_depend_on_the_scale_of_a_model():
     one, other = clouds(0.5), clouds(0.5, seed=1)
     first, second = concatenate([one, other]), concatenate([1000 * one, other])
     np.testing.assert_allclose(first, second)
 
 
-def test_a_system_that_knows_nothing_gets_next_to_no_weight():
+def test_fusion_weight_of_noise_is_small():
     noise = np.random.default_rng(5).normal(size=(60, 6))
-    weights = learn_weights([clouds(0.3), noise], SYSTEMS, max_utterances=1000, seed=0)
+    weights = fit_fusion_weights([clouds(0.3), noise], SYSTEMS, max_utterances=1000, seed=0)
     assert weights.sum() == pytest.approx(1)
     assert weights[1] < 0.15
 
 
-def test_fusing_two_halves_of_the_truth_beats_both():
+def test_fusion_of_complementary_models_beats_both():
     parts = [clouds(1.0, seed=2), clouds(1.0, seed=3)]
-    weights = learn_weights(parts, SYSTEMS, max_utterances=1000, seed=0)
+    weights = fit_fusion_weights(parts, SYSTEMS, max_utterances=1000, seed=0)
     assert eer(concatenate(parts, weights)) < min(map(eer, parts))
 
 
-def test_weights_are_those_of_scikit_learns_logistic_regression_where_none_is_below_0():
+def test_fusion_weights_equal_logistic_regression_if_none_is_negative():
     parts = [clouds(0.8, seed=2), clouds(1.2, seed=3)]
-    weights = learn_weights(parts, SYSTEMS, max_utterances=1000, seed=0)
+    weights = fit_fusion_weights(parts, SYSTEMS, max_utterances=1000, seed=0)
     first, second = np.triu_indices(60, k=1)
-    cosines = np.stack([(unit(p) @ unit(p).T)[first, second] for p in parts], axis=1)
+    cosines = np.stack([(l2_normalise(p) @ l2_normalise(p).T)[first, second] for p in parts], axis=1)
     reference = LogisticRegression(C=1e9, class_weight="balanced", tol=1e-8)
     reference.fit(cosines, SYSTEMS[first] == SYSTEMS[second])
     expected = reference.coef_[0] / reference.coef_[0].sum()
     np.testing.assert_allclose(weights, expected, atol=1e-3)
 
 
-def test_no_weight_falls_below_0_and_the_seed_decides_the_draw():
+def test_fusion_weights_are_not_negative_and_depend_on_the_seed_only():
     backwards = -clouds(0.3)
-    backwards[::2] *= -1  # pairs of one system point apart as often as not
+    backwards[::2] *= -1  # half of the pairs of one system point in opposite directions
     parts = [clouds(0.3), backwards]
-    first, again = (learn_weights(parts, SYSTEMS, max_utterances=20, seed=4) for _ in range(2))
+    first, again = (fit_fusion_weights(parts, SYSTEMS, max_utterances=20, seed=4) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert (first >= 0).all()
 
 
-def test_lda_is_scikit_learns_and_separates_better_than_what_it_was_given():
-    vectors = np.concatenate([clouds(0.3), 5 * np.random.default_rng(0).normal(size=(60, 20))], axis=1)
-    found = project(vectors, fitted_on=vectors, labels=SYSTEMS, projection="lda", dim=50)
-    reference = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(vectors, SYSTEMS)
-    expected = reference.transform(vectors)
-    expected -= expected.mean(axis=0)  # around the mean of what it was fitted on
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-6, atol=1e-9)
-    assert found.shape == (60, 3)
-    assert eer(found) < eer(vectors)
+def test_lda_equals_scikit_learn_and_lowers_the_eer():
+    embeddings = np.concatenate([clouds(0.3), 5 * np.random.default_rng(0).normal(size=(60, 20))], axis=1)
+    projected = project(embeddings, fitted_on=embeddings, labels=SYSTEMS, projection="lda", dim=50)
+    reference = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(embeddings, SYSTEMS)
+    expected = reference.transform(embeddings)
+    expected -= expected.mean(axis=0)  # around the mean of the fitted set
+    np.testing.assert_allclose(np.abs(projected), np.abs(expected), rtol=1e-6, atol=1e-9)
+    assert projected.shape == (60, 3)
+    assert eer(projected) < eer(embeddings)
 
 
-def test_pca_keeps_as_many_dimensions_as_asked_and_none_leaves_the_vectors():
-    vectors = clouds(0.3)
-    assert project(vectors, fitted_on=vectors, labels=SYSTEMS, projection="pca", dim=2).shape == (60, 2)
-    same = project(vectors, fitted_on=vectors, labels=SYSTEMS, projection="none", dim=2)
-    assert same is vectors
+def test_pca_returns_dim_dimensions_and_none_returns_its_input():
+    embeddings = clouds(0.3)
+    assert project(embeddings, fitted_on=embeddings, labels=SYSTEMS, projection="pca", dim=2).shape == (60, 2)
+    same = project(embeddings, fitted_on=embeddings, labels=SYSTEMS, projection="none", dim=2)
+    assert same is embeddings
 
 
 @pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0]])
-def test_weights_that_make_no_sense_are_refused(weights):
+def test_invalid_fusion_weights_raise(weights):
     with pytest.raises(ValueError, match="weights"):
         concatenate([clouds(1), clouds(1)], weights)
 
 
-def test_dev_of_one_system_teaches_nothing():
+def test_fusion_weights_of_one_system_raise():
     with pytest.raises(ValueError, match="two or more systems"):
-        learn_weights([clouds(1)], np.repeat("a", 60), max_utterances=10, seed=0)
+        fit_fusion_weights([clouds(1)], np.repeat("a", 60), max_utterances=10, seed=0)

@@ -1,19 +1,19 @@
 """One small model for all tests of the server."""
 
 import pytest
-from serving_support import app_of, make_models
+from serving_support import make_app, make_models
 from starlette.testclient import TestClient
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """The models' folder, and the clips of each system."""
-    folder = tmp_path_factory.mktemp("served")
+    """The folder of the models, and the clips per system."""
+    folder = tmp_path_factory.mktemp("serving")
     clips = make_models(folder)
     return folder / "models", clips
 
 
 @pytest.fixture
 def client(world, tmp_path):
-    with TestClient(app_of(world[0], tmp_path / "gallery.arrow")) as client:
+    with TestClient(make_app(world[0], tmp_path / "gallery.arrow")) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A small model on tones, and its tracer."""
+"""Fixtures: a small model on tones and its tracer."""
 
 import pytest
 

@@ -1,21 +1,21 @@
-"""Galleries on disk: what comes back, and what is refused."""
+"""Galleries in memory and gallery files: round trip, and the values that are refused."""
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from makermark.errors import FilesError, TracerError
-from makermark.files import read_arrow, write_arrow
+from makermark.foundation.errors import FilesError, TracerError
+from makermark.foundation.files import read_arrow, write_arrow
 from makermark.tracing.gallery import Gallery, read_gallery, write_gallery
 
 MODEL = "a" * 64
 
 
-def gallery():
+def training_gallery():
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((6, 4)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = rng.standard_normal((6, 4)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     clips = pd.DataFrame(
         {
             "system": ["b", "b", "b", "a/x", "a/x", "a/x"],
@@ -24,108 +24,106 @@ def gallery():
             "clip": [f"clip {number}" for number in range(6)],
         }
     )
-    return Gallery(clips, vectors, MODEL)
+    return Gallery(clips, embeddings, MODEL)
 
 
-def enrolled():
-    return gallery().with_system(
-        "neu", 3 * np.eye(4, dtype=np.float32)[:2], ["1.wav", "2.wav"], family="VITS"
-    )
+def enrolled_gallery():
+    embeddings = 3 * np.eye(4, dtype=np.float32)[:2]
+    return training_gallery().with_system("neu", embeddings, ["1.wav", "2.wav"], family="VITS")
 
 
-def test_a_gallery_comes_back_as_it_was(tmp_path):
-    write_gallery(tmp_path / "g.arrow", enrolled())
-    back = read_gallery(tmp_path / "g.arrow", model_sha256=MODEL, dim=4)
-    pd.testing.assert_frame_equal(back.clips, enrolled().clips, check_dtype=False)
-    np.testing.assert_array_equal(back.vectors, enrolled().vectors)
-    assert back.systems == ["a/x", "b", "neu"]
-    assert back.table.loc["neu"].tolist() == ["VITS", "enrolled", 2]
+def test_gallery_file_round_trip(tmp_path):
+    write_gallery(tmp_path / "g.arrow", enrolled_gallery())
+    gallery = read_gallery(tmp_path / "g.arrow", model_sha256=MODEL, dim=4)
+    pd.testing.assert_frame_equal(gallery.clips, enrolled_gallery().clips, check_dtype=False)
+    np.testing.assert_array_equal(gallery.embeddings, enrolled_gallery().embeddings)
+    assert gallery.systems == ["a/x", "b", "neu"]
+    assert gallery.summary.loc["neu"].tolist() == ["VITS", "enrolled", 2]
 
 
-def test_a_direction_is_the_mean_of_its_vectors_at_length_one():
-    g = enrolled()
-    wanted = g.vectors[:3].mean(axis=0)
-    np.testing.assert_allclose(g.directions()[1], wanted / np.linalg.norm(wanted), rtol=1e-6)
-    np.testing.assert_allclose(g.directions()[2], [0.5**0.5, 0.5**0.5, 0, 0])
+def test_centroid_is_the_normalised_mean_of_embeddings():
+    gallery = enrolled_gallery()
+    mean = gallery.embeddings[:3].mean(axis=0)
+    np.testing.assert_allclose(gallery.centroids()[1], mean / np.linalg.norm(mean), rtol=1e-6)
+    np.testing.assert_allclose(gallery.centroids()[2], [0.5**0.5, 0.5**0.5, 0, 0])
 
 
-def test_an_empty_gallery_of_enrolled_systems_comes_back(tmp_path):
-    write_gallery(tmp_path / "g.arrow", gallery().enrolled())
+def test_empty_gallery_file_round_trip(tmp_path):
+    write_gallery(tmp_path / "g.arrow", training_gallery().enrolled())
     assert read_gallery(tmp_path / "g.arrow", model_sha256=MODEL, dim=4).systems == []
 
 
-def test_another_model_is_refused_in_one_line(tmp_path):
-    write_gallery(tmp_path / "g.arrow", enrolled())
-    with pytest.raises(
-        TracerError, match=r"made by model aaaaaaaaaaaa, this is model bbbbbbbbbbbb; .*enrol"
-    ) as told:
+def test_gallery_of_another_model_is_refused_in_one_line(tmp_path):
+    write_gallery(tmp_path / "g.arrow", enrolled_gallery())
+    message = r"made by model aaaaaaaaaaaa, but this is model bbbbbbbbbbbb; .*enroll"
+    with pytest.raises(TracerError, match=message) as error:
         read_gallery(tmp_path / "g.arrow", model_sha256="b" * 64, dim=4)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_only_enrolled_systems_are_removed():
-    assert enrolled().without("neu").systems == ["a/x", "b"]
-    with pytest.raises(TracerError, match="'b' was learned in training and stays; enrolled are \\['neu'\\]"):
-        enrolled().without("b")
+def test_only_enrolled_systems_can_be_removed():
+    assert enrolled_gallery().without_system("neu").systems == ["a/x", "b"]
+    with pytest.raises(TracerError, match=r"'b' is a training system, .* systems that can be removed: neu"):
+        enrolled_gallery().without_system("b")
     with pytest.raises(TracerError, match="'zzz' is not in the gallery"):
-        enrolled().without("zzz")
+        enrolled_gallery().without_system("zzz")
 
 
 @pytest.mark.parametrize("name", ["", " b", "a\nb", "a\x1b[31m", "x" * 201])
-def test_what_is_no_name_is_refused(name):
+def test_invalid_system_name_is_refused(name):
     with pytest.raises(TracerError, match="a name has 1 to 200 visible characters"):
-        gallery().with_system(name, np.eye(4, dtype=np.float32)[:2], ["1", "2"])
+        training_gallery().with_system(name, np.eye(4, dtype=np.float32)[:2], ["1", "2"])
 
 
-def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(TracerError, match="'b' is in the gallery already"):
-        gallery().with_system("b", np.eye(4, dtype=np.float32)[:2], ["1", "2"])
-    with pytest.raises(TracerError, match="'neu' stands in both"):
-        enrolled().joined(enrolled().enrolled())
+def test_system_name_in_use_is_refused():
+    with pytest.raises(TracerError, match="'b' is already in the gallery"):
+        training_gallery().with_system("b", np.eye(4, dtype=np.float32)[:2], ["1", "2"])
+    with pytest.raises(TracerError, match="'neu' is in both"):
+        enrolled_gallery().merge(enrolled_gallery().enrolled())
 
 
-def changed(tmp_path, change):
+def write_modified_file(tmp_path, modify):
     path = tmp_path / "g.arrow"
-    write_gallery(path, enrolled())
-    write_arrow(path, change(read_arrow(path)))
+    write_gallery(path, enrolled_gallery())
+    write_arrow(path, modify(read_arrow(path)))
     return path
 
 
 def with_column(table, name, values):
-    place = table.column_names.index(name)
-    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    index = table.column_names.index(name)
+    return table.set_column(index, table.schema.field(name), pa.array(values, table.schema.field(name).type))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("modify", "message"),
     [
-        (lambda t: t.replace_schema_metadata({}), "no gallery of format 1"),
+        (lambda t: t.replace_schema_metadata({}), "not a gallery file of format 1"),
         (lambda t: t.drop_columns(["clip"]), "columns are not those"),
         (lambda t: t.append_column("path", pa.array(["/etc/passwd"] * 8)), "columns are not those"),
         (lambda t: with_column(t, "system", [None] * 8), "columns are not those"),
         (lambda t: with_column(t, "clip", ["\0"] * 8), "a name has"),
-        (lambda t: with_column(t, "origin", ["x"] * 8), "it is train or enrolled"),
+        (lambda t: with_column(t, "origin", ["x"] * 8), "'x' is not train or enrolled"),
         (lambda t: with_column(t, "family", ["p", "q"] * 4), "two families"),
-        (lambda t: with_column(t, "vector", [[np.nan] * 4] * 8), "not of length 1"),
-        (lambda t: with_column(t, "vector", [[9.0] * 4] * 8), "not of length 1"),
+        (lambda t: with_column(t, "vector", [[np.nan] * 4] * 8), "not of unit length"),
+        (lambda t: with_column(t, "vector", [[9.0] * 4] * 8), "not of unit length"),
     ],
 )
-def test_a_file_with_other_values_than_a_gallery_has_is_refused(tmp_path, change, said):
-    with pytest.raises(TracerError, match=said):
-        read_gallery(changed(tmp_path, change), model_sha256=MODEL, dim=4)
+def test_gallery_file_with_invalid_values_is_refused(tmp_path, modify, message):
+    with pytest.raises(TracerError, match=message):
+        read_gallery(write_modified_file(tmp_path, modify), model_sha256=MODEL, dim=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1", b"\x80\x04\x95pickle", bytes(range(256)) * 40])
-def test_bytes_that_are_no_gallery_are_refused(tmp_path, content):
+def test_file_of_another_format_is_refused(tmp_path, content):
     path = tmp_path / "g.arrow"
     path.write_bytes(content)
-    with pytest.raises(TracerError, match="no gallery"):
+    with pytest.raises(TracerError, match="not a gallery file"):
         read_gallery(path, model_sha256=MODEL, dim=4)
 
 
-def test_every_cut_of_a_gallery_is_refused(tmp_path):
+def test_truncated_gallery_file_is_refused(tmp_path):
     path = tmp_path / "g.arrow"
-    write_gallery(path, enrolled())
+    write_gallery(path, enrolled_gallery())
     whole = path.read_bytes()
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
@@ -133,6 +131,6 @@ def test_every_cut_of_a_gallery_is_refused(tmp_path):
             read_gallery(path, model_sha256=MODEL, dim=4)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_missing_gallery_file_raises_files_error(tmp_path):
     with pytest.raises(FilesError, match="does not exist"):
         read_gallery(tmp_path / "none.arrow", model_sha256=MODEL, dim=4)

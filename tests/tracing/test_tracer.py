@@ -1,4 +1,4 @@
-"""A tracer of a small model on tones: the same vectors as the embed stage, what is said, and the commands."""
+"""Tracer of a small model on tones: embeddings, conclusions, enrolment, comparison, evaluation and commands."""
 
 import dataclasses
 import json
@@ -14,111 +14,149 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from makermark.checkpoint import load_checkpoint
-from makermark.cli import app
-from makermark.errors import AudioError, CalibrationError, TracerError
-from makermark.reporting import tracer_line
+from makermark.cli.main import app
+from makermark.cli.tracing_commands import describe_trace
+from makermark.foundation.embeddings import read_embeddings
+from makermark.foundation.errors import AudioError, CalibrationError, TracerError
+from makermark.models.checkpoint import load_checkpoint
+from makermark.reporting.tables import describe_tracer
 from makermark.tracing import Tracer, read_gallery, write_gallery
-from makermark.tracing.calibrating import Clips, Lines
-from makermark.tracing.hearing import speech_seconds, windows
-from makermark.tracing.kept import read_kept, write_none
-from makermark.tracing.measuring import measure, measure_enrolment, measure_pairs
-from makermark.vectors import read_embeddings
+from makermark.tracing.bundle import read_bundle, write_unavailable
+from makermark.tracing.calibration import ScoreCalibrator, measure_false_accepts
+from makermark.tracing.enrolment_evaluation import evaluate_enrolment
+from makermark.tracing.evaluation import evaluate_comparison, evaluate_tracer
+from makermark.tracing.extractor import speech_seconds, split_windows
 from tests_support import tone
 
 
-def test_a_file_has_the_vector_that_the_embed_stage_gave_it(world, tracer):
-    found = tracer.vectors(list(world.files.values()))
-    np.testing.assert_allclose(found, np.stack(list(world.stage_vectors.values())), rtol=1e-4, atol=1e-5)
+def test_extractor_reproduces_the_embed_stage(world, tracer):
+    embeddings = tracer.extractor.embed([tracer.load_clip(path).waveform for path in world.files.values()])
+    expected = np.stack(list(world.stage_embeddings.values()))
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_on_the_local_corpus_too():
+def test_extractor_reproduces_the_embed_stage_on_the_local_corpus():
     folder = Path(__file__).parents[2]
     if not (folder / "data/embeddings/model.arrow").exists() or not (folder / "models/best.json").exists():
-        pytest.skip("the pipeline has not run here")
-    from makermark.corpora.rows import read_manifest
-    from makermark.tracing.hearing import Hearing
+        pytest.skip("the pipeline has not been run in this repository")
+    from makermark.foundation.manifest import read_manifest
+    from makermark.tracing.extractor import ClipExtractor
 
     checkpoint = load_checkpoint(folder / "models/best")
-    found = read_embeddings(folder / "data/embeddings/model.arrow")
-    if found.metadata["model_sha256"] != checkpoint.digest:
-        pytest.skip("embeddings of another model lie here")
+    table = read_embeddings(folder / "data/embeddings/model.arrow")
+    if table.metadata["model_sha256"] != checkpoint.digest:
+        pytest.skip("the embeddings are of another model")
     manifest = read_manifest(folder / "data/corpus/manifest.parquet")
-    places = np.arange(0, len(found.labels), 300)
+    rows = np.arange(0, len(table.labels), 300)
     paths = manifest.rows.set_index("utterance_id")["path"]
-    hearing = Hearing(checkpoint, device="cpu")
-    heard = [hearing.read(manifest.file(paths[found.labels["utterance_id"][place]])) for place in places]
-    np.testing.assert_allclose(hearing.vectors(heard), found.vectors[places], rtol=1e-3, atol=1e-4)
+    extractor = ClipExtractor(checkpoint, device="cpu")
+    waveforms = [
+        extractor.read(manifest.audio_path(paths[table.labels["utterance_id"][row]])) for row in rows
+    ]
+    np.testing.assert_allclose(extractor.embed(waveforms), table.embeddings[rows], rtol=1e-3, atol=1e-4)
 
 
-def test_samples_say_what_their_file_says(world, tracer):
+def test_trace_of_samples_equals_trace_of_their_file(world, tracer):
     path = world.of("slow")[0]
     samples, rate = soundfile.read(path)
     from_file, from_samples = tracer.trace(path), tracer.trace((samples, rate))
     assert from_samples.candidates == from_file.candidates
     stereo = np.stack([samples, samples], axis=1)
-    assert tracer.trace((stereo, rate)).verdict == from_file.verdict
+    assert tracer.trace((stereo, rate)).conclusion == from_file.conclusion
 
 
-def test_posteriors_share_one_and_follow_the_prior(world):
+def test_posteriors_sum_to_one_and_follow_the_prior(world):
     path = world.of("slow")[0]
+    unknown = []
     for prior in (0.01, 0.99):
-        told = Tracer.load(world.folder / "models", prior_known=prior).trace(path)
-        assert sum(c.posterior for c in told.candidates) + told.posterior_unknown == pytest.approx(1)
-        assert told.prior_known == prior
-    assert told.posterior_unknown < 0.5
-    with pytest.raises(TracerError, match=r"prior_known is 1.0; it lies between 0 and 1"):
+        tracer = Tracer.load(world.folder / "models", prior_known=prior)
+        clip = tracer.embed_clip(path)
+        decisions = tracer.decide(clip.embedding[None], np.array([clip.speech_s]))
+        assert decisions.posteriors.sum() + decisions.posterior_unknown[0] == pytest.approx(1)
+        assert tracer.trace(path).prior_known == prior
+        unknown.append(decisions.posterior_unknown[0])
+    assert unknown[1] < 0.5 < unknown[0]
+    with pytest.raises(TracerError, match=r"prior_known is 1.0; it must be between 0 and 1"):
         Tracer.load(world.folder / "models", prior_known=1.0)
 
 
-def test_nothing_is_named_where_none_of_the_gallery_is_more_probable(world):
+def test_no_system_is_named_if_an_unknown_system_is_more_probable(world):
     named = {}
     for prior in (1e-6, 0.99):
-        told = list(map(Tracer.load(world.folder / "models", prior_known=prior).trace, world.of("slow")))
-        named[prior] = [each for each in told if each.verdict in ("one system", "a family")]
-        for each in named[prior]:
-            assert sum(c.posterior for c in each.candidates if c.in_set) > each.posterior_unknown
+        traces = list(map(Tracer.load(world.folder / "models", prior_known=prior).trace, world.of("slow")))
+        named[prior] = [trace for trace in traces if trace.conclusion in ("one system", "a family")]
+        for trace in named[prior]:
+            assert sum(c.posterior for c in trace.candidates if c.in_set) > trace.posterior_unknown
     assert named[0.99]
     assert not named[1e-6]
 
 
-def test_ratios_go_no_further_than_dev_can_vouch_for(world, tracer):
-    bounds = tracer.calibrated.lowest / np.log(10), tracer.calibrated.highest / np.log(10)
+def test_posteriors_are_given_only_with_a_conclusion_that_names(world, tracer):
+    generous = tracer.with_settings(false_accept_rate=0.9, prior_known=0.9)
+    traces = [one.trace(path) for one in (tracer, generous) for path in world.files.values()]
+    assert {bool(trace.name) for trace in traces} == {True, False}
+    for trace in traces:
+        posteriors = [trace.posterior_unknown, *(candidate.posterior for candidate in trace.candidates)]
+        assert [value is None for value in posteriors] == [not trace.name] * len(posteriors)
+        assert any("posterior" in line for line in describe_trace(trace)) == bool(trace.name)
+
+
+def test_uncertainty_of_the_false_accept_rate_agrees_with_simulation():
+    rng = np.random.default_rng(0)
+    systems = np.repeat(["a", "b", "c"], 20)
+    estimate = measure_false_accepts(rng.random(60), systems, rate=0.05)
+    # the rate on new clips for thresholds from 20,000 sets of 60 uniform scores: what lies above the threshold
+    rates = 100 * (1 - np.sort(rng.random((20_000, 60)), axis=1)[:, -4])
+    np.testing.assert_allclose(estimate.interval, np.quantile(rates, [0.025, 0.975]), rtol=0.05)
+    assert (estimate.clips, estimate.systems) == (60, 3)
+
+
+def test_left_out_systems_worked_by_hand():
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.35])
+    systems = np.array(["a", "a", "b", "b", "c", "c"])
+    # rate 0: the threshold is the largest score of the other systems: 0.9, 0.9 and 0.4
+    estimate = measure_false_accepts(scores, systems, rate=0.0)
+    assert (estimate.left_out_mean, estimate.left_out_max) == pytest.approx((50 / 3, 50))
+    assert measure_false_accepts(scores[:2], systems[:2], rate=0.0).left_out_mean is None
+
+
+def test_likelihood_ratios_are_limited_to_the_range_that_dev_supports(world, tracer):
+    bounds = tracer.calibration.min_llr / np.log(10), tracer.calibration.max_llr / np.log(10)
     for path in world.files.values():
         assert all(bounds[0] <= c.log10_lr <= bounds[1] for c in tracer.trace(path).candidates)
 
 
-def test_too_little_speech_is_said(tracer):
+def test_clip_with_too_little_speech_gets_no_conclusion(tracer):
     samples = np.concatenate([tone(5.0, np.random.default_rng(1))[:3200], np.zeros(32000)])
-    told = tracer.trace((samples, 16000))
-    assert told.verdict == "too little speech to say"
-    assert told.speech_s == pytest.approx(0.2, abs=0.05)
+    trace = tracer.trace((samples, 16000))
+    assert trace.conclusion == "too little speech to say"
+    assert trace.speech_s == pytest.approx(0.2, abs=0.05)
 
 
-def test_a_long_file_is_told_along_time(tracer):
+def test_long_file_is_assessed_in_windows(tracer):
     rng = np.random.default_rng(2)
     joined = np.concatenate([tone(1.5, rng), tone(14.0, rng)])
-    told = tracer.trace((joined, 16000))
-    assert told.windows[0].start_s == 0
-    assert told.windows[-1].end_s == pytest.approx(told.duration_s)
-    assert 0 <= told.agreement <= 1
+    trace = tracer.trace((joined, 16000))
+    assert trace.windows[0].start_s == 0
+    assert trace.windows[-1].end_s == pytest.approx(trace.duration_s)
+    assert 0 <= trace.agreement <= 1
     assert tracer.trace((joined[:12000], 16000)).windows == []
 
 
-def test_windows_by_hand():
-    assert windows(10, size=4, hop=2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert windows(11, size=4, hop=2)[-1] == (7, 11)
-    assert windows(5, size=4, hop=2) == [(0, 5)]
+def test_windows_worked_by_hand():
+    assert split_windows(10, size=4, hop=2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert split_windows(11, size=4, hop=2)[-1] == (7, 11)
+    assert split_windows(5, size=4, hop=2) == [(0, 5)]
 
 
-def test_speech_is_what_is_loud_enough():
+def test_speech_seconds_excludes_silence():
     loud = tone(5.0, np.random.default_rng(0))[:16000]
     assert speech_seconds(np.concatenate([loud, np.zeros(16000)]).astype(np.float32), 16000) == pytest.approx(
         1, abs=0.05
     )
 
 
-def test_enrolling_makes_a_system_nameable_and_leaves_the_others(world, tracer):
+def test_enrolment_adds_a_candidate_and_leaves_the_others_unchanged(world, tracer):
     after = tracer.enroll("fast", world.of("fast")[:5], family="tone")
     assert tracer.gallery.systems == ["middle", "slow"]
     assert after.gallery.systems == ["fast", "middle", "slow"]
@@ -132,15 +170,15 @@ def test_enrolling_makes_a_system_nameable_and_leaves_the_others(world, tracer):
 
 
 @pytest.mark.parametrize(
-    ("count", "same", "said"), [(1, False, "give 2 or more"), (2, True, "two of the clips are the same")]
+    ("count", "same", "message"), [(1, False, "give at least 2"), (2, True, "two of the clips are identical")]
 )
-def test_clips_that_say_too_little_of_a_system_are_refused(world, tracer, count, same, said):
+def test_enrolment_refuses_too_few_or_identical_clips(world, tracer, count, same, message):
     files = world.of("fast")[:1] * 2 if same else world.of("fast")[:count]
-    with pytest.raises(TracerError, match=said):
+    with pytest.raises(TracerError, match=message):
         tracer.enroll("fast", files)
 
 
-def test_comparing_is_symmetric_and_a_clip_is_most_like_itself(world, tracer):
+def test_comparison_is_symmetric_and_highest_for_identical_clips(world, tracer):
     a, b = world.of("slow")[0], world.of("fast")[0]
     assert tracer.compare(a, b).log10_lr == pytest.approx(tracer.compare(b, a).log10_lr)
     assert tracer.compare(a, a).cosine == pytest.approx(1, abs=1e-5)
@@ -148,42 +186,42 @@ def test_comparing_is_symmetric_and_a_clip_is_most_like_itself(world, tracer):
 
 
 @pytest.mark.parametrize(
-    ("samples", "rate_hz", "said"),
+    ("samples", "rate_hz", "message"),
     [
         (np.zeros(16000), 16000, "silent"),
         (np.full(16000, np.nan), 16000, "NaN"),
         (np.arange(10.0), 16000, "too short"),
         (np.empty(0), 16000, "silent"),
-        (np.arange(16000, dtype=np.int16), 16000, "not .* floating-point"),
-        (np.arange(16000.0), 0, "rate of 0 Hz"),
+        (np.arange(16000, dtype=np.int16), 16000, "not a floating-point array"),
+        (np.arange(16000.0), 0, "sample rate 0 Hz"),
     ],
 )
-def test_samples_that_are_no_speech_are_refused(tracer, samples, rate_hz, said):
-    with pytest.raises(AudioError, match=said):
+def test_invalid_samples_are_refused(tracer, samples, rate_hz, message):
+    with pytest.raises(AudioError, match=message):
         tracer.trace((samples, rate_hz))
 
 
-def test_a_tracer_of_another_model_is_refused(world, tmp_path):
+def test_bundle_of_another_model_is_refused(world, tmp_path):
     shutil.copytree(world.folder / "models", tmp_path / "models")
-    told = json.loads((tmp_path / "models/tracer/tracer.json").read_text())
-    (tmp_path / "models/tracer/tracer.json").write_text(json.dumps(told | {"model_sha256": "f" * 64}))
+    content = json.loads((tmp_path / "models/tracer/tracer.json").read_text())
+    (tmp_path / "models/tracer/tracer.json").write_text(json.dumps(content | {"model_sha256": "f" * 64}))
     with pytest.raises(TracerError, match="made by model ffffffffffff"):
         Tracer.load(tmp_path / "models")
 
 
-def test_the_report_counts_every_clip_once(world, tracer):
-    told = measure(tracer, world.made.test, bootstrap_samples=20, seed=0)
-    assert set(told) == {"0.5s", "1s", "whole"}
-    for part in told.values():
+def test_outcome_percentages_sum_to_100(world, tracer):
+    metrics = evaluate_tracer(tracer, world.built.test, bootstrap_samples=20, seed=0)
+    assert set(metrics) == {"0.5s", "1s", "whole"}
+    for part in metrics.values():
         for group in ("seen", "unseen"):
             kinds = ("correct", "family", "wrong", "unknown", "too_little")
             assert sum(part[f"{group}_{kind}_percent"] for kind in kinds) == pytest.approx(100)
         low, high = part["cllr_ci95"]
         assert low <= high
         assert part["min_cllr"] <= part["cllr"] + 1e-9
-    pairs = measure_pairs(tracer, world.made.test, bootstrap_samples=20, seed=0)
+    pairs = evaluate_comparison(tracer, world.built.test, bootstrap_samples=20, seed=0)
     assert pairs["1s"]["same_system_pairs"] > 0
-    enrolment = measure_enrolment(tracer, world.made.test, clips=3, draws=2, bootstrap_samples=20, seed=0)
+    enrolment = evaluate_enrolment(tracer, world.built.test, clips=3, draws=2, bootstrap_samples=20, seed=0)
     assert list(enrolment["by_system"]) == ["fast"]
 
 
@@ -192,33 +230,33 @@ def command(world, *arguments):
     return CliRunner().invoke(app, [*map(str, arguments), *model])
 
 
-def test_trace_writes_json_lines_and_passes_over_what_is_bad(world, tmp_path):
+def test_trace_command_writes_json_lines_and_skips_unusable_files(world, tmp_path):
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no audio")
     good = world.of("slow")[:2]
     done = command(world, "trace", good[0], bad, good[1], "--json")
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["file"] for each in told] == [str(path) for path in good]
+    traces = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [trace["file"] for trace in traces] == [str(path) for path in good]
     assert f"{bad}: not audio" in done.stderr
-    assert "1 of 3 files could not be heard" in done.stderr
+    assert "1 of 3 files are unusable" in done.stderr
     assert done.exit_code == 1
     assert command(world, "trace", good[0]).exit_code == 0
 
 
-def test_results_go_to_their_file_while_the_bar_is_shown_on_a_terminal(world, tmp_path):
+def test_trace_command_writes_results_to_a_file_while_the_terminal_shows_progress(world, tmp_path):
     terminal, end = pty.openpty()
-    program = [sys.executable, "-c", "from makermark.cli import main; main()", "trace", "--json"]
+    program = [sys.executable, "-c", "from makermark.cli.main import main; main()", "trace", "--json"]
     command = [*program, "--model", world.folder / "models", *world.of("slow")[:2]]
-    with (tmp_path / "told.jsonl").open("wb") as out:
+    with (tmp_path / "traces.jsonl").open("wb") as out:
         subprocess.run(command, stdout=out, stderr=end, check=True, env=os.environ | {"TERM": "xterm"})
     os.close(end)
     assert b"2/2" in os.read(terminal, 1 << 16)
     os.close(terminal)
-    lines = (tmp_path / "told.jsonl").read_text().splitlines()
+    lines = (tmp_path / "traces.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines] == list(map(str, world.of("slow")[:2]))
 
 
-def test_names_that_are_no_utf8_come_from_a_list_and_stand_in_json(world, tmp_path):
+def test_trace_command_accepts_file_names_that_are_not_utf8(world, tmp_path):
     odd = tmp_path / os.fsdecode(b"caf\xe9.flac")
     shutil.copy(world.of("slow")[0], odd)
     options = ["trace", "-", "--json", "--model", str(world.folder / "models")]
@@ -228,7 +266,7 @@ def test_names_that_are_no_utf8_come_from_a_list_and_stand_in_json(world, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["l" * 220, " two\nlines ", os.fsdecode(b"caf\xe9"), "\u200b"])
-def test_a_gallery_can_be_read_whatever_the_clips_are_called(world, tmp_path, name):
+def test_enrolled_gallery_is_readable_for_unusual_clip_names(world, tmp_path, name):
     clips = [tmp_path / f"{name}{number}.flac" for number in range(3)]
     for clip, sound in zip(clips, world.of("fast"), strict=False):
         shutil.copy(sound, clip)
@@ -237,26 +275,26 @@ def test_a_gallery_can_be_read_whatever_the_clips_are_called(world, tmp_path, na
     assert "fast" in command(world, "gallery", "list", "--gallery", gallery).stdout
 
 
-def test_a_gallery_that_could_not_be_read_is_not_written(world, tmp_path):
-    of_train = world.made.kept.gallery
+def test_invalid_gallery_is_not_written(world, tmp_path):
+    of_train = world.built.bundle.gallery
     torn = of_train.clips.assign(family=["other", *of_train.clips["family"][1:]])
-    for clips, said in (
+    for clips, message in (
         (torn, f"system {of_train.clips['system'][0]!r} has two families"),
         (of_train.clips.assign(clip="l" * 201), "a name has 1 to 200"),
     ):
-        with pytest.raises(TracerError, match=said):
+        with pytest.raises(TracerError, match=message):
             write_gallery(tmp_path / "gallery.arrow", dataclasses.replace(of_train, clips=clips))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [["trace", "CLIP"], ["report", "CLIP"], ["gallery", "list"]])
-def test_a_gallery_that_is_asked_for_and_missing_is_told(world, tmp_path, arguments):
-    arguments = [world.of("slow")[0] if each == "CLIP" else each for each in arguments]
+def test_missing_gallery_file_is_reported(world, tmp_path, arguments):
+    arguments = [world.of("slow")[0] if argument == "CLIP" else argument for argument in arguments]
     done = command(world, *arguments, "--gallery", tmp_path / "mistyped.arrow")
     assert "mistyped.arrow: missing" in str(done.exception)
 
 
-def test_a_gallery_goes_from_one_project_to_another(world, tmp_path):
+def test_gallery_export_and_import_between_projects(world, tmp_path):
     here, there, export = (tmp_path / name for name in ("here.arrow", "there.arrow", "sent.arrow"))
     assert command(world, "enroll", "fast", *world.of("fast")[:5], "--gallery", here).exit_code == 0
     assert "fast" in command(world, "gallery", "list", "--gallery", here).stdout
@@ -264,35 +302,37 @@ def test_a_gallery_goes_from_one_project_to_another(world, tmp_path):
     assert command(world, "gallery", "import", export, "--gallery", there).exit_code == 0
     assert there.read_bytes() == here.read_bytes()
     again = command(world, "gallery", "import", export, "--gallery", there)
-    assert "system 'fast' stands in both galleries" in str(again.exception)
+    assert "system 'fast' is in both galleries" in str(again.exception)
     assert command(world, "gallery", "remove", "fast", "--gallery", there).exit_code == 0
     sha = json.loads((world.folder / "models/best.json").read_text())["weights_sha256"]
     assert read_gallery(there, model_sha256=sha, dim=8).systems == []
 
 
-def test_compare_says_a_ratio(world):
+def test_compare_command_writes_json(world):
     done = command(world, "compare", world.of("slow")[0], world.of("fast")[0], "--json")
     assert {"log10_lr", "posterior_same", "prior_same"} <= set(json.loads(done.stdout))
 
 
-def test_dev_without_a_system_of_train_teaches_nothing_and_is_told_where_the_tracer_would_be(world, tmp_path):
-    kept = read_kept(world.folder / "models/tracer", model_sha256=world.made.tracer.model_sha256, dim=8)
-    fast = (kept.dev.rows["system"] == "fast").to_numpy()
-    strange = Clips(kept.dev.rows[fast].reset_index(drop=True), kept.dev.vectors[fast])
-    with pytest.raises(CalibrationError, match="no clip of a system of train") as told:
-        Lines(strange, kept.gallery, prior=0.5, seed=0)
+def test_dev_without_training_system_cannot_calibrate_and_the_bundle_states_why(world, tmp_path):
+    bundle = read_bundle(world.folder / "models/tracer", model_sha256=world.built.tracer.model_sha256, dim=8)
+    fast = (bundle.dev.rows["system"] == "fast").to_numpy()
+    unseen = bundle.dev.select(fast)
+    with pytest.raises(CalibrationError, match="no clip of a training system") as error:
+        ScoreCalibrator(unseen, bundle.gallery, prior=0.5, seed=0)
     shutil.copytree(world.folder / "models", tmp_path / "models")
-    write_none(tmp_path / "models/tracer", str(told.value))
-    with pytest.raises(TracerError, match=r"models/tracer: dev holds no clip"):
+    write_unavailable(tmp_path / "models/tracer", str(error.value))
+    with pytest.raises(TracerError, match=r"models/tracer: dev has no clip"):
         Tracer.load(tmp_path / "models")
-    assert "No tracer: dev holds no clip" in tracer_line({"reason": str(told.value)})
+    assert "No tracer: dev has no clip" in describe_tracer({"reason": str(error.value)})
 
 
-def test_the_figures_of_test_are_a_sentence(world):
-    figures = measure(world.made.tracer, world.made.test, bootstrap_samples=0, seed=0)
-    said = tracer_line({"test": figures})
-    assert f"named right {figures['whole']['seen_correct_percent']:.1f} %" in said
-    unseen = (world.made.test.rows["system"] == "fast").to_numpy()
-    strange = Clips(world.made.test.rows[unseen].reset_index(drop=True), world.made.test.vectors[unseen])
-    none = tracer_line({"test": measure(world.made.tracer, strange, bootstrap_samples=0, seed=0)})
-    assert "named right -" in none
+def test_tracer_metrics_are_described_in_a_sentence(world):
+    figures = evaluate_tracer(world.built.tracer, world.built.test, bootstrap_samples=0, seed=0)
+    sentence = describe_tracer({"test": figures})
+    assert f"correct system {figures['whole']['seen_correct_percent']:.1f} %" in sentence
+    unseen = (world.built.test.rows["system"] == "fast").to_numpy()
+    unseen_clips = world.built.test.select(unseen)
+    none = describe_tracer(
+        {"test": evaluate_tracer(world.built.tracer, unseen_clips, bootstrap_samples=0, seed=0)}
+    )
+    assert "correct system -" in none

@@ -2,13 +2,14 @@
 
 import pytest
 
-from makermark.features.cache import FeatureCache, write_cache
+from makermark.features.cache import FeatureCache
+from makermark.features.cache_writer import write_cache
 from tests_support import tone_corpus
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """(manifest, cache of fbank) with 3 systems x 8 utterances in train and 4 in dev."""
+    """(manifest, fbank cache) of 3 systems x 8 utterances in train and 4 in dev."""
     folder = tmp_path_factory.mktemp("corpus")
     manifest, front_end = tone_corpus(folder)
     write_cache(

@@ -1,13 +1,13 @@
-"""Crops cut on the device are those cut on the host, bit for bit."""
+"""Crops cut on the device are bit-identical to crops cut on the host."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_caches import cache_of
+from memory_caches import memory_cache
 
-from makermark.training.crops import DeviceCrops, HostCrops, crops_from
+from makermark.training.crops import DeviceCrops, HostCrops, build_crops
 
 CPU = torch.device("cpu")
 
@@ -19,29 +19,30 @@ CPU = torch.device("cpu")
     seed=st.integers(0, 2**32),
     dtype=st.sampled_from([np.float16, np.int16]),
 )
-def test_the_device_cuts_the_crops_of_the_host(lengths, frames, seed, dtype):
-    cache, pick = cache_of(lengths, dtype=dtype), np.random.default_rng(seed)
-    rows = pick.permutation(len(lengths))[: pick.integers(1, len(lengths) + 1)]
-    batch = pick.integers(0, len(rows), size=7)
-    kinds = [HostCrops(cache, rows, frames=frames), DeviceCrops(cache, rows, frames=frames, device=CPU)]
-    chance = [np.random.default_rng(seed) for _ in kinds]
-    host, device = (kind.cut(kind.draw(batch, rng)) for kind, rng in zip(kinds, chance, strict=True))
+def test_device_crops_equal_host_crops(lengths, frames, seed, dtype):
+    cache, rng = memory_cache(lengths, dtype=dtype), np.random.default_rng(seed)
+    rows = rng.permutation(len(lengths))[: rng.integers(1, len(lengths) + 1)]
+    batch = rng.integers(0, len(rows), size=7)
+    sources = [HostCrops(cache, rows, frames=frames), DeviceCrops(cache, rows, frames=frames, device=CPU)]
+    generators = [np.random.default_rng(seed) for _ in sources]
+    host, device = (s.cut(s.draw(batch, g)) for s, g in zip(sources, generators, strict=True))
     assert host.shape == (7, frames, 3)
     assert host.dtype == device.dtype
     assert torch.equal(host, device)
-    assert chance[0].integers(2**63) == chance[1].integers(2**63)  # and both leave chance where it was
+    assert generators[0].integers(2**63) == generators[1].integers(2**63)  # both drew the same numbers
 
 
 @pytest.mark.parametrize(
-    ("wish", "kind"), [("auto", HostCrops), ("host", HostCrops), ("device", DeviceCrops)]
+    ("features_on", "kind"), [("auto", HostCrops), ("host", HostCrops), ("device", DeviceCrops)]
 )
-def test_features_stay_on_the_host_of_a_processor_unless_asked(wish, kind):
-    assert isinstance(crops_from(wish, cache_of([4, 5]), np.arange(2), frames=3, device=CPU), kind)
+def test_build_crops_keeps_features_on_the_host_of_a_cpu_unless_asked(features_on, kind):
+    crops = build_crops(features_on, memory_cache([4, 5]), np.arange(2), frames=3, device=CPU)
+    assert isinstance(crops, kind)
 
 
 @pytest.mark.parametrize(("free", "kind"), [(4 * 9 * 3 * 2, DeviceCrops), (4 * 9 * 3 * 2 - 1, HostCrops)])
-def test_auto_keeps_them_on_a_gpu_that_has_four_times_the_room(monkeypatch, free, kind):
+def test_build_crops_auto_uses_a_gpu_with_four_times_the_memory(monkeypatch, free, kind):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     monkeypatch.setattr("makermark.training.crops.DeviceCrops.__init__", lambda self, *_, **__: None)
-    made = crops_from("auto", cache_of([4, 5]), np.arange(2), frames=3, device=torch.device("cuda"))
-    assert isinstance(made, kind)
+    crops = build_crops("auto", memory_cache([4, 5]), np.arange(2), frames=3, device=torch.device("cuda"))
+    assert isinstance(crops, kind)

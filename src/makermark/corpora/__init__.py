@@ -1,1 +1,1 @@
-"""Corpora: each makes the same manifest (see rows.py)."""
+"""Speech corpora: readers, the synthesised local corpus, splits and labels; each corpus becomes one manifest."""

@@ -1,14 +1,14 @@
-"""Front ends by name, and the Arrow cache of what they compute (cache.py)."""
+"""Registry of front ends; `cache` stores the features they compute."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from makermark.features.base import FrontEnd, Scalar
 from makermark.features.fbank import Fbank
+from makermark.features.front_end import FrontEnd, Scalar
 from makermark.features.ssl import SslFeatures
 from makermark.features.waveform import Waveform
-from makermark.registry import build_from
+from makermark.foundation.settings import build_registered
 
 FRONT_ENDS: dict[str, Callable[..., FrontEnd]] = {
     "fbank": Fbank,
@@ -18,9 +18,10 @@ FRONT_ENDS: dict[str, Callable[..., FrontEnd]] = {
 
 
 def build(name: str, *, model: str = "", layer: int | str = "last", **settings: Scalar | bool) -> FrontEnd:
-    """The front end `name` with the settings that params.yaml gives it; raises ParamsError.
+    """Build the front end `name` with the settings of params.yaml.
 
-    `model` and `layer` name the pretrained encoder for those that run one.
+    `model` and `layer` are those of `ssl:`, for front ends with a pretrained encoder. Raises ParamsError for an
+    unknown name, and for unknown, missing or invalid settings.
     """
     facts = {"model": model, "layer": layer}
-    return build_from(FRONT_ENDS, name, what="front end", facts=facts, settings=settings)
+    return build_registered(FRONT_ENDS, name, kind="front end", facts=facts, settings=settings)

@@ -1,6 +1,6 @@
-"""Log-mel filterbanks (Koutsianos et al. 2025, section 3), many utterances in one pass.
+"""Log-mel filterbanks (Koutsianos et al. 2025, section 3) of many utterances in one pass.
 
-Legend of axes: T frames, F bands.
+Axes: T frames, F bands.
 """
 
 from __future__ import annotations
@@ -13,33 +13,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from makermark.audio import RESAMPLER, Samples
-from makermark.errors import ParamsError
-from makermark.features.base import MINUTE, Features, Scalar
+from makermark.features.front_end import MINUTE_SAMPLES, Features, Scalar
+from makermark.foundation.audio import RESAMPLER, Samples
+from makermark.foundation.errors import ParamsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK_FRAMES = (
-    512  # what belongs to so many frames, 3 MB, stays near the processor; with fewer, calls cost more
-)
+CHUNK_FRAMES = 512  # their buffers take 3 MB and stay in the CPU cache; smaller chunks cost more in calls
 
 
 class Fbank:
-    """log(mel + log_offset), where mel = filters . |STFT|^2, as torchaudio's MelSpectrogram has it by default.
+    """log(mel + log_offset), where mel = filters . |STFT|^2, with the defaults of torchaudio's MelSpectrogram.
 
-    - Frames of `n_fft` samples, `hop_length` apart; frame t is centred on sample t hop_length: the waveform is
-      continued by reflection at both ends, n_fft / 2 samples each. T = 1 + samples // hop_length.
+    - Frames of `n_fft` samples, `hop_length` apart; frame t is centred on sample t hop_length. The waveform is
+      extended by reflection, n_fft / 2 samples at both ends. T = 1 + samples // hop_length.
     - Window: periodic Hamming of `win_length` samples in the middle of the frame. No pre-emphasis, no dither.
     - Power spectrum (exponent 2), not normalised by the window.
     - `n_mels` triangular filters on the HTK mel scale, 2595 log10(1 + f / 700), from 0 Hz to half the
       sample rate, of height 1 (no area normalisation).
-    - Natural logarithm. Stored as float16: 11 significant bits, an error of at most 0.004 where |log| < 16.
+    - Natural logarithm, stored as float16: 11 significant bits, an error of at most 0.004 where |log| < 16.
+
+    Frames are cut into buffers that are used again, and the mel product runs in two parts: a third of the processor
+    time of a loop over torchaudio's MelSpectrogram, with equal features (benchmarks/README.md).
+
+    Raises ParamsError for a setting out of range.
     """
 
     name = "fbank"
     dtype: np.dtype[Any] = np.dtype(np.float16)
-    samples_at_once = MINUTE
+    chunk_samples = MINUTE_SAMPLES
 
     def __init__(
         self,
@@ -51,34 +54,38 @@ class Fbank:
         n_mels: int,
         log_offset: float,
     ) -> None:
-        least = {"sample_rate_hz": 1, "n_fft": 2, "win_length": 1, "hop_length": 1, "n_mels": 1}
-        given = {
+        minimums = {"sample_rate_hz": 1, "n_fft": 2, "win_length": 1, "hop_length": 1, "n_mels": 1}
+        settings = {
             "sample_rate_hz": sample_rate_hz,
             "n_fft": n_fft,
             "win_length": win_length,
             "hop_length": hop_length,
             "n_mels": n_mels,
         }
-        for setting, value in given.items():
-            if value < least[setting]:
-                raise ParamsError(f"front end fbank: {setting} is {value}; it is at least {least[setting]}")
+        for setting, value in settings.items():
+            if value < minimums[setting]:
+                raise ParamsError(
+                    f"front end fbank: {setting} is {value}; it must be at least {minimums[setting]}"
+                )
         if n_fft % 2:
-            raise ParamsError(f"front end fbank: n_fft is {n_fft}; it is an even number")
+            raise ParamsError(f"front end fbank: n_fft is {n_fft}; it must be even")
         if win_length > n_fft:
-            raise ParamsError(f"front end fbank: win_length ({win_length}) is above n_fft ({n_fft})")
+            raise ParamsError(
+                f"front end fbank: win_length is {win_length}; it must be at most n_fft ({n_fft})"
+            )
         if not log_offset > 0:
-            raise ParamsError(f"front end fbank: log_offset is {log_offset}; it is above 0")
-        self._given = given
+            raise ParamsError(f"front end fbank: log_offset is {log_offset}; it must be above 0")
+        self._settings = settings
         self.sample_rate_hz = sample_rate_hz
         self.width = n_mels
         self.frames_per_second = sample_rate_hz / hop_length
-        self.min_samples = n_fft // 2 + 1  # reflection needs as much beyond the edge
+        self.min_samples = n_fft // 2 + 1  # reflection needs n_fft / 2 samples besides the first
         self._half, self._hop, self._log_offset = n_fft // 2, hop_length, float(log_offset)
 
     def parameters(self) -> dict[str, Scalar]:
         return {
             "front_end": self.name,
-            **self._given,
+            **self._settings,
             "log_offset": self._log_offset,
             "window": "hamming, periodic",
             "edges": "centred frames, reflected",
@@ -93,49 +100,55 @@ class Fbank:
         return ("numpy", "soundfile", "soxr", "torch", "torchaudio")
 
     def transform(self, waveforms: Sequence[Samples]) -> list[Features]:
-        """Each (T, F) float16. The waveforms lie end to end, each with its own reflected edges and each
-        starting at a whole number of hops, so that one run of frames serves all; the few frames that
-        straddle two waveforms are dropped."""
-        flat, first_frames = self._lay_out(waveforms)
-        log_mels = self._log_mels(flat)  # (frames of all, F)
+        """Return features (T, F) float16 of each waveform. Raises ValueError for fewer than `min_samples` samples.
+
+        The waveforms are concatenated, each with its own reflected edges and starting at a multiple of the hop, so
+        that one sequence of frames serves all. The few frames that span two waveforms are dropped.
+        """
+        samples, first_frames = self._concatenate(waveforms)
+        log_mels = self._log_mels(samples)  # (frames of all, F)
         return [
             log_mels[first : first + 1 + len(waveform) // self._hop]
             for first, waveform in zip(first_frames, waveforms, strict=True)
         ]
 
-    def _lay_out(self, waveforms: Sequence[Samples]) -> tuple[Samples, list[int]]:
+    def _concatenate(self, waveforms: Sequence[Samples]) -> tuple[Samples, list[int]]:
+        """Return the waveforms with reflected edges as one array, and the first frame of each."""
         half = self._half
         spans = [-(-(len(waveform) + 2 * half) // self._hop) for waveform in waveforms]  # in hops
         *first_frames, total = accumulate(spans, initial=0)
-        flat = np.empty(total * self._hop + 2 * half, dtype=np.float32)
-        flat[total * self._hop :] = 0
+        samples = np.empty(total * self._hop + 2 * half, dtype=np.float32)
+        samples[total * self._hop :] = 0
         for first, span, waveform in zip(first_frames, spans, waveforms, strict=True):
             if len(waveform) < self.min_samples:
                 raise ValueError(f"{len(waveform)} samples; fbank needs at least {self.min_samples}")
             start = first * self._hop
             middle = start + half
             end = middle + len(waveform)
-            flat[start:middle] = waveform[half:0:-1]
-            flat[middle:end] = waveform
-            flat[end : end + half] = waveform[::-1][1 : half + 1]
-            flat[end + half : start + span * self._hop] = 0
-        return flat, first_frames
+            samples[start:middle] = waveform[half:0:-1]
+            samples[middle:end] = waveform
+            samples[end : end + half] = waveform[::-1][1 : half + 1]
+            samples[end + half : start + span * self._hop] = 0
+        return samples, first_frames
 
-    def _log_mels(self, flat: Samples) -> NDArray[np.float16]:
-        """(frames of all, F)."""
+    def _log_mels(self, samples: Samples) -> NDArray[np.float16]:
+        """Return log-mels (frames, F) of all frames of the samples."""
         import torch
 
-        frames = torch.from_numpy(flat).unfold(0, 2 * self._half, self._hop)  # (frames of all, n_fft): a view
+        frames = torch.from_numpy(samples).unfold(0, 2 * self._half, self._hop)  # (frames, n_fft), a view
         log_mels = torch.empty(len(frames), self.width, dtype=torch.float16)
         with torch.inference_mode():
-            pieces = zip(torch.split(frames, CHUNK_FRAMES), torch.split(log_mels, CHUNK_FRAMES), strict=True)
-            for length, alike in groupby(pieces, key=lambda piece: len(piece[0])):
-                self._fill(alike, length)
+            chunks = zip(torch.split(frames, CHUNK_FRAMES), torch.split(log_mels, CHUNK_FRAMES), strict=True)
+            for length, equally_long in groupby(chunks, key=lambda chunk: len(chunk[0])):
+                self._fill(equally_long, length)
         return log_mels.numpy()
 
-    def _fill(self, pieces: Iterable[tuple[Tensor, Tensor]], length: int) -> None:
-        """Write log-mels for frames, both of `length`. Every piece uses the same buffers, because fresh memory costs
-        as much as the arithmetic, and few calls, because after each a thread may wait for the other's Python."""
+    def _fill(self, chunks: Iterable[tuple[Tensor, Tensor]], length: int) -> None:
+        """Write the log-mels of each chunk (frames (length, n_fft), output (length, F)).
+
+        All chunks use the same buffers, because allocating memory costs as much as the arithmetic. There are few
+        calls, because after each a thread may have to wait for the interpreter lock.
+        """
         import torch
 
         windowed, mels = torch.empty(length, 2 * self._half), torch.empty(length, self.width)
@@ -144,21 +157,21 @@ class Fbank:
             (torch.from_numpy(power[:, bins]), filters, mels[:, bands])
             for bins, bands, filters in self._filters
         ]
-        for frames, log_mels in pieces:
+        for frames, log_mels in chunks:
             spectra = torch.fft.rfft(torch.mul(frames, self._window, out=windowed)).numpy()
             np.square(spectra.real, out=power)
             np.square(spectra.imag, out=imaginary)
             np.add(power, imaginary, out=power)
-            for of_bins, filters, of_bands in products:
-                torch.mm(of_bins, filters, out=of_bands)
+            for bin_power, filters, band_mels in products:
+                torch.mm(bin_power, filters, out=band_mels)
             log_mels.copy_(mels.add_(self._log_offset).log_())
 
     @cached_property
     def _window(self) -> Tensor:
-        """(n_fft,): the window in the middle of the frame, as torch.stft lays it."""
+        """The window (n_fft,), centred in the frame as by torch.stft."""
         import torch
 
-        length = self._given["win_length"]
+        length = self._settings["win_length"]
         before = (2 * self._half - length) // 2
         window = torch.zeros(2 * self._half)
         window[before : before + length] = torch.hamming_window(length)
@@ -166,17 +179,17 @@ class Fbank:
 
     @cached_property
     def _filters(self) -> list[tuple[slice, slice, Tensor]]:
-        """torchaudio's filters in two runs of bands: the bins that one needs, its bands, and its matrix.
+        """torchaudio's filters in two groups of bands, each with its bins, its bands, and its matrix.
 
-        The lower three fifths of 40 bands span a quarter of the bins, so that half of the product is left out.
+        The lower three fifths of 40 bands span a quarter of the bins, so half of the product is saved.
         """
         from torchaudio.transforms import MelScale
 
-        whole = MelScale(n_mels=self.width, sample_rate=self.sample_rate_hz, n_stft=self._half + 1).fb
-        cut = self.width * 3 // 5
-        runs = []
-        for bands in (slice(0, cut), slice(cut, self.width)):
-            used = whole[:, bands].any(dim=1).nonzero().flatten().tolist()  # bins
+        filters = MelScale(n_mels=self.width, sample_rate=self.sample_rate_hz, n_stft=self._half + 1).fb
+        split = self.width * 3 // 5
+        groups = []
+        for bands in (slice(0, split), slice(split, self.width)):
+            used = filters[:, bands].any(dim=1).nonzero().flatten().tolist()  # bins
             bins = slice(used[0], used[-1] + 1) if used else slice(0)
-            runs.append((bins, bands, whole[bins, bands].contiguous()))
-        return runs
+            groups.append((bins, bands, filters[bins, bands].contiguous()))
+        return groups

@@ -1,4 +1,7 @@
-"""The waveform itself as 16-bit integers, for backbones that learn their own front end."""
+"""The waveform as 16-bit integers, for backbones that take raw audio.
+
+Axes: T samples.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from makermark.audio import RESAMPLER, Samples
-from makermark.errors import ParamsError
-from makermark.features.base import MINUTE, Features, Scalar
+from makermark.features.front_end import MINUTE_SAMPLES, Features, Scalar
+from makermark.foundation.audio import RESAMPLER, Samples
+from makermark.foundation.errors import ParamsError
 
 FULL_SCALE = 32768
-RATE_HZ = 16000
+SAMPLE_RATE_HZ = 16000
 
 
 class Waveform:
-    """One frame is one sample: round(32768 x), limited to the range of int16; divide by 32768 to go back.
+    """One value per sample: round(32768 x), clipped to the range of int16; divide by 32768 to invert.
 
-    Lossless for 16-bit files at `sample_rate_hz`.
+    Lossless for 16-bit files at `sample_rate_hz`. Raises ParamsError for another rate than 16 kHz.
     """
 
     name = "waveform"
     width = 1
     dtype: np.dtype[Any] = np.dtype(np.int16)
-    samples_at_once = MINUTE
+    chunk_samples = MINUTE_SAMPLES
     min_samples = 1
 
     def __init__(self, *, sample_rate_hz: int) -> None:
-        if sample_rate_hz != RATE_HZ:
+        if sample_rate_hz != SAMPLE_RATE_HZ:
             raise ParamsError(
-                f"front end waveform: sample_rate_hz is {sample_rate_hz}; it is {RATE_HZ}, for which the backbones "
-                "that read it are made"
+                f"front end waveform: sample_rate_hz is {sample_rate_hz}; it must be {SAMPLE_RATE_HZ}, the rate of "
+                "the backbones that read it"
             )
         self.sample_rate_hz = sample_rate_hz
         self.frames_per_second = float(sample_rate_hz)
@@ -49,6 +52,7 @@ class Waveform:
         return ("numpy", "soundfile", "soxr")
 
     def transform(self, waveforms: Sequence[Samples]) -> list[Features]:
+        """Return features (T, 1) int16 of each waveform."""
         return [_to_int16(waveform)[:, None] for waveform in waveforms]
 
 

@@ -1,6 +1,1 @@
-"""The tracer as a model of MLflow: written as a folder that serves itself, with its card, and registered."""
-
-from makermark.registering.card import card
-from makermark.registering.folder import register_tracer, write_model
-
-__all__ = ["card", "register_tracer", "write_model"]
+"""Old import path of `makermark.serving.registered_model`; models that version 0.1 registered import it."""

@@ -1,4 +1,4 @@
-"""The result table: EERs by set and stratum, the baselines beside them."""
+"""Result table (EERs by split and stratum beside the baselines) and one-sentence summaries of other metrics."""
 
 from __future__ import annotations
 
@@ -8,69 +8,76 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-Figures = Mapping[str, Any]
+from makermark.foundation.manifest import SPLITS
 
-TEXT_COLUMNS = 3  # the rest is figures
-FEWEST_SYSTEMS = 5  # below that a bootstrap over systems says nothing: no interval is shown
-SETS = ("train", "dev", "test")
+Metrics = Mapping[str, Any]
+
+TEXT_COLUMNS = 3  # the other columns hold numbers
+MIN_INTERVAL_SYSTEMS = 5  # a bootstrap over fewer systems is not informative: no interval is shown
 BASELINE_NAMES = {
     "logmel_stats": "log-mel statistics",
     "resemblyzer": "speaker encoder",
     "untrained": "untrained network",
 }
 EXPLANATION = (
-    "EER over the cosine of every pair of utterances; micro: all pairs pooled, macro: mean over systems; "
-    "[95 % interval by bootstrap over systems, where there are 5 or more]; baselines: micro/macro. "
-    "Seen: stands in the training set."
+    "EER over the cosines of all pairs of utterances. Micro: all pairs pooled. Macro: mean over systems. "
+    "[95 % confidence interval by bootstrap over systems, if there are 5 or more]. Baselines: micro/macro. "
+    "Seen: present in the training set."
 )
 
 
-def results_markdown(score: Figures) -> str:
-    """The table as Markdown, from what metrics/score.json holds."""
-    header, rows = cells(score, decimals=2)
+def results_markdown(score: Metrics) -> str:
+    """Return the result table as Markdown, from the content of metrics/score.json."""
+    header, rows = table_cells(score, decimals=2)
     lines = [header, ["---"] * TEXT_COLUMNS + ["---:"] * (len(header) - TEXT_COLUMNS), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n{EXPLANATION}\n"
 
 
-def results_table(score: Figures) -> Table:
-    """The table for the terminal, from what metrics/score.json holds."""
-    header, rows = cells(score, decimals=1)
+def results_table(score: Metrics) -> Table:
+    """Return the result table for the terminal, from the content of metrics/score.json."""
+    header, rows = table_cells(score, decimals=1)
     table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=0)
     for number, name in enumerate(header):
-        breaks = name.startswith("EER")  # where the terminal is narrow: between figure and interval
+        can_wrap = name.startswith("EER")  # in a narrow terminal: between value and interval
         table.add_column(
-            name if breaks else name.replace(" ", "\n"),
+            name if can_wrap else name.replace(" ", "\n"),
             justify="left" if number < TEXT_COLUMNS else "right",
-            no_wrap=not breaks,
+            no_wrap=not can_wrap,
         )
     for row, following in zip(rows, [*rows[1:], [""]], strict=True):
         table.add_row(*row, end_section=bool(following[0]), style="bold" if row[0] else None)
     return table
 
 
-def open_set_lines(score: Figures) -> list[str]:
-    """What else test says, a sentence each: identification of seen systems, detection of unseen ones."""
+def describe_open_set(score: Metrics) -> list[str]:
+    """Return one sentence on the identification of seen systems and one on the detection of unseen systems of test."""
     test = score["test"]
-    ways = {"head": "by the classifier head", "centroid": "by nearest centroid"}
-    named = [f"{test['identification'][way]['accuracy_percent']:.1f} % {how}" for way, how in ways.items()
-             if way in test["identification"]]  # fmt: skip
-    lines = [f"Identification of the seen systems of test: {', '.join(named) or 'none there'}"]
+    methods = {"head": "by the classifier head", "centroid": "by the nearest centroid"}
+    accuracies = [
+        f"{test['identification'][method]['accuracy_percent']:.1f} % {description}"
+        for method, description in methods.items()
+        if method in test["identification"]
+    ]
+    accuracy = (
+        f"{', '.join(accuracies)} (closed set: none rejected)" if accuracies else "test has no seen system"
+    )
+    lines = [f"Identification of the seen systems of test: {accuracy}"]
     chosen = test["out_of_domain"]["chosen_on_dev"]
     if chosen and test["out_of_domain"][chosen]["auroc_percent"] is not None:
-        told = test["out_of_domain"][chosen]
-        intervals = [told[f"{name}_ci95_percent"] for name in ("auroc", "fpr95")]
+        metrics = test["out_of_domain"][chosen]
+        intervals = [metrics[f"{name}_ci95_percent"] for name in ("auroc", "fpr95")]
         auroc, fpr95 = ("" if i is None else f" [{i[0]:.1f}, {i[1]:.1f}]" for i in intervals)
         lines.append(
-            f"Unseen against seen systems of test, by {chosen} (chosen on dev): "
-            f"AUROC {told['auroc_percent']:.1f} %{auroc}, FPR at 95 % TPR {told['fpr95_percent']:.1f} %{fpr95}, "
-            f"EERc {told['eerc_percent']:.1f} %"
+            f"Detection of the unseen systems of test by {chosen} (chosen on dev): "
+            f"AUROC {metrics['auroc_percent']:.1f} %{auroc}, FPR at 95 % TPR {metrics['fpr95_percent']:.1f} %{fpr95}, "
+            f"EERc {metrics['eerc_percent']:.1f} %"
         )
     return lines
 
 
-def tracer_line(trace: Figures) -> str:
-    """What metrics/trace.json says of whole utterances of test, in a sentence."""
+def describe_tracer(trace: Metrics) -> str:
+    """Return one sentence on the conclusions for whole utterances of test, from the content of metrics/trace.json."""
     if "reason" in trace:
         return f"No tracer: {trace['reason']}"
     whole = trace["test"]["whole"]
@@ -80,45 +87,50 @@ def tracer_line(trace: Figures) -> str:
 
     costs = ["-" if whole[name] is None else f"{whole[name]:.2f}" for name in ("cllr", "min_cllr")]
     return (
-        f"Tracer on test, by seen systems: named right {percent('seen_correct_percent')}, right family "
-        f"{percent('seen_family_percent')}, wrong {percent('seen_wrong_percent')}, called unknown "
-        f"{percent('seen_unknown_percent')}; by unseen systems: called unknown {percent('unseen_unknown_percent')}; "
-        f"Cllr {costs[0]} (at best {costs[1]})"
+        "Tracer on test, which names a system only above its threshold: of whole utterances by seen systems, "
+        f"the top-scoring system is correct for {percent('identification_percent')}, but correct system "
+        f"{percent('seen_correct_percent')}, correct family {percent('seen_family_percent')}, wrong "
+        f"{percent('seen_wrong_percent')}, called unknown {percent('seen_unknown_percent')}; of unseen systems: wrong "
+        f"{percent('unseen_wrong_percent')}, correct family {percent('unseen_family_percent')}, called unknown "
+        f"{percent('unseen_unknown_percent')}; Cllr {costs[0]} (minimum {costs[1]})"
     )
 
 
-def cells(score: Figures, *, decimals: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as text: for each set one row for all its pairs, one with alias families merged where there are
-    any, then one for each stratum."""
+def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows as text.
+
+    Every split has one row for all pairs, one row with merged alias families if there are any, and one row per stratum.
+    """
     baselines = {name: BASELINE_NAMES[name] for name in score["baselines"]}
     header = ["set", "system", "language", "utterances", "EER micro, %", "EER macro, %", *baselines.values()]
     rows = []
-    for of in filter(score.__contains__, SETS):
-        scored = [score[of], *(score["baselines"][name][of] for name in baselines)]
-        rows.append([of, "all", "all", *figures(scored, decimals)])
-        if "families" in score[of]:
-            rows.append(["", "by family", "all", *figures([each["families"] for each in scored], decimals)])
-        for stratum in score[of]["strata"]:
-            system, language = stratum.removesuffix("_language").split("_system_")
-            parts = [each["strata"][stratum] for each in scored]
-            rows.append(["", system, language, *figures(parts, decimals)])
+    for split in filter(score.__contains__, SPLITS):
+        parts = [score[split], *(score["baselines"][name][split] for name in baselines)]
+        rows.append([split, "all", "all", *row_cells(parts, decimals)])
+        if "families" in score[split]:
+            rows.append(["", "by family", "all", *row_cells([part["families"] for part in parts], decimals)])
+        for stratum in score[split]["strata"]:
+            strata = [part["strata"][stratum] for part in parts]
+            rows.append(["", *split_stratum(stratum), *row_cells(strata, decimals)])
     return header, rows
 
 
-def figures(parts: list[Figures], decimals: int) -> list[str]:
-    """Utterances, micro and macro EER of the model (the first part) with intervals, then each baseline's."""
+def split_stratum(stratum: str) -> list[str]:
+    """Return (system, language), each `seen` or `unseen`, of the name of a stratum."""
+    return stratum.removesuffix("_language").split("_system_")
+
+
+def row_cells(parts: list[Metrics], decimals: int) -> list[str]:
+    """Return utterances, micro EER and macro EER of the model (the first part), then the EERs of every baseline."""
 
     def rounded(percent: float | None) -> str:
         return "-" if percent is None else f"{percent:.{decimals}f}"
 
     def with_interval(name: str) -> str:
         interval = model[f"{name}_ci95_percent"]
-        ends = (
-            ""
-            if interval is None or model["systems"] < FEWEST_SYSTEMS
-            else f" [{rounded(interval[0])}, {rounded(interval[1])}]"
-        )
-        return rounded(model[f"{name}_percent"]) + ends
+        has_interval = interval is not None and model["systems"] >= MIN_INTERVAL_SYSTEMS
+        bounds = f" [{rounded(interval[0])}, {rounded(interval[1])}]" if has_interval else ""
+        return rounded(model[f"{name}_percent"]) + bounds
 
     model, *baselines = parts
     return [

@@ -1,138 +1,217 @@
-"""From scores to likelihood ratios, and how good such ratios are.
+"""Calibration of scores to log-likelihood ratios, their evaluation, and thresholds with a guarantee.
 
-A log-likelihood ratio (LLR, natural logarithm) says how much more probable a score is under one hypothesis (the
-target: this system made the clip) than under the other (another did). Legend of axes: N trials, P points of a curve.
-Weights (N,) count a trial several times or not at all, as in a bootstrap; none given: each counts once.
+A log-likelihood ratio (LLR, natural logarithm) states how much more probable a score is under the target hypothesis
+(this system made the clip) than under the non-target hypothesis (another system made it).
+
+Axes: N trials, P points of a curve. Optional weights (N,) count a trial several times or not at all, as in a bootstrap;
+by default every trial counts once.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
-Numbers = NDArray[np.floating[Any]]
-Flags = NDArray[np.bool_]
+from makermark.foundation.arrays import BoolArray, IntArray, RealArray
 
-PENALTY = 1e-5  # on the squared slope of standard scores: keeps it finite where dev's scores do not overlap
+SLOPE_PENALTY = (
+    1e-5  # on the squared slope of standardised scores: the slope stays finite for separable scores
+)
 LOG2 = float(np.log(2.0))
+RELIABILITY_BINS = 10
 
 
-class Line(NamedTuple):
-    """LLR = offset + slope * score."""
+class AffineCalibration(NamedTuple):
+    """Affine map from scores to LLRs: LLR = offset + slope * score."""
 
     offset: float
     slope: float
 
 
-class Reliability(NamedTuple):
-    """Said against happened, in bins of equal width that hold trials: (P,) each."""
+class ReliabilityBins(NamedTuple):
+    """Predicted probability and observed frequency in the bins of equal width that hold trials, (P,) each."""
 
-    said: Numbers  # mean probability
-    happened: Numbers  # share of targets
-    weight: Numbers  # sum of weights
+    predicted: RealArray  # mean probability
+    observed: RealArray  # share of targets
+    weight: RealArray  # sum of weights
+    trials: IntArray  # number of trials, without weights
+    hits: IntArray  # number of them that are targets
+    lower: RealArray  # lower edge of the bin
+    upper: RealArray  # upper edge of the bin
 
 
-def fit_line(scores: Numbers, target: Flags, *, prior: float, weights: Numbers | None = None) -> Line:
-    """Prior-weighted logistic regression (Bruemmer & du Preez 2006): the line whose LLRs have the least cross-entropy
-    at this prior, whatever the share of targets among the trials.
+def fit_calibration(
+    scores: RealArray, target: BoolArray, *, prior: float, weights: RealArray | None = None
+) -> AffineCalibration:
+    """Fit the affine calibration of scores (N,) by prior-weighted logistic regression (Brummer & du Preez 2006).
 
-    Raises ValueError without trials of both kinds, or for a prior that is not between 0 and 1.
+    The result minimises the cross-entropy of the LLRs at this prior, independent of the share of targets among the
+    trials.
+
+    Raises ValueError without trials of both kinds, and for a prior outside (0, 1).
     """
-    each = _balanced(target, weights, prior=prior)
+    trial_weights = _balance_weights(target, weights, prior=prior)
     spread = float(np.std(scores)) or 1.0
-    model = LogisticRegression(C=1 / (PENALTY * len(scores)), tol=1e-8, max_iter=1000)
-    model.fit((scores / spread)[:, None], target, sample_weight=each * len(scores))
-    return Line(float(model.intercept_[0] - logit(prior)), float(model.coef_[0, 0]) / spread)
+    model = LogisticRegression(C=1 / (SLOPE_PENALTY * len(scores)), tol=1e-8, max_iter=1000)
+    model.fit((scores / spread)[:, None], target, sample_weight=trial_weights * len(scores))
+    return AffineCalibration(
+        offset=float(model.intercept_[0] - logit(prior)), slope=float(model.coef_[0, 0]) / spread
+    )
 
 
-def pav_llrs(scores: Numbers, target: Flags, *, weights: Numbers | None = None) -> Numbers:
-    """(N,): the LLRs that rise with the scores and fit these very trials best (pool adjacent violators).
+def pav_llrs(scores: RealArray, target: BoolArray, *, weights: RealArray | None = None) -> RealArray:
+    """Return the LLRs (N,) that fit these trials best among all that rise with the scores.
 
-    A reference, not a calibration: it knows the answers. Infinite where only one kind of trial is.
+    They are computed by the pool-adjacent-violators algorithm (PAV; Ayer et al. 1955, applied to LLRs by Brummer &
+    du Preez 2006). They use the truth of the very trials they score, and are therefore a reference and no calibration.
+    They are infinite where only one kind of trial is present.
     """
-    each = _balanced(target, weights, prior=0.5)
-    values, place = np.unique(scores, return_inverse=True)
-    total = np.bincount(place, each, len(values))
-    share = np.bincount(place, each * target, len(values)) / np.where(total > 0, total, 1)
-    heavy = total > 0
+    trial_weights = _balance_weights(target, weights, prior=0.5)
+    values, index = np.unique(scores, return_inverse=True)
+    total = np.bincount(index, trial_weights, len(values))
+    share = np.bincount(index, trial_weights * target, len(values)) / np.where(total > 0, total, 1)
+    has_weight = total > 0
     fitted = np.zeros(len(values))
-    fitted[heavy] = isotonic_regression(share[heavy], sample_weight=total[heavy], y_min=0, y_max=1)
-    llrs: Numbers = logit(fitted)[place]
+    fitted[has_weight] = isotonic_regression(
+        share[has_weight], sample_weight=total[has_weight], y_min=0, y_max=1
+    )
+    llrs: RealArray = logit(fitted)[index]
     return llrs
 
 
-def cllr(llrs: Numbers, target: Flags, *, weights: Numbers | None = None) -> float:
-    """Cost of LLRs in bits (Bruemmer & du Preez 2006): 0 is perfect, 1 is what saying nothing (LLR 0) costs.
+def cllr(llrs: RealArray, target: BoolArray, *, weights: RealArray | None = None) -> float:
+    """Return the log-likelihood-ratio cost in bits (Brummer & du Preez 2006).
 
-    (mean over targets of log2(1 + 1/LR) + mean over non-targets of log2(1 + LR)) / 2.
+    Cllr = (mean over targets of log2(1 + 1/LR) + mean over non-targets of log2(1 + LR)) / 2. It is 0 for perfect LLRs
+    and 1 for LLRs that are all 0.
     """
     return empirical_cross_entropy(llrs, target, prior=0.5, weights=weights)
 
 
-def min_cllr(scores: Numbers, target: Flags, *, weights: Numbers | None = None) -> float:
-    """What Cllr would be were the scores calibrated as well as any rising function can: what telling apart costs."""
+def min_cllr(scores: RealArray, target: BoolArray, *, weights: RealArray | None = None) -> float:
+    """Return the Cllr after the best monotonic calibration (`pav_llrs`): the loss by discrimination alone."""
     return cllr(pav_llrs(scores, target, weights=weights), target, weights=weights)
 
 
 def empirical_cross_entropy(
-    llrs: Numbers, target: Flags, *, prior: float, weights: Numbers | None = None
+    llrs: RealArray, target: BoolArray, *, prior: float, weights: RealArray | None = None
 ) -> float:
-    """Bits that are missing about the truth of a trial once its LLR is known, for targets of this prior (Ramos &
-    Gonzalez-Rodriguez 2013)."""
-    each = _balanced(target, weights, prior=prior)
+    """Return the empirical cross-entropy in bits (Ramos & Gonzalez-Rodriguez 2013).
+
+    This is the mean of -log2 of the posterior probability of the true hypothesis, for targets of this prior.
+    """
+    trial_weights = _balance_weights(target, weights, prior=prior)
     posterior_logit = llrs + logit(prior)
-    surprise = np.logaddexp(0, np.where(target, -posterior_logit, posterior_logit))
-    counted = each > 0
-    return float(np.sum(each[counted] * surprise[counted]) / LOG2)
+    cost = np.logaddexp(0, np.where(target, -posterior_logit, posterior_logit))
+    counted = trial_weights > 0
+    return float(np.sum(trial_weights[counted] * cost[counted]) / LOG2)
 
 
-def posterior(llrs: Numbers, *, prior: float) -> Numbers:
-    """The probability of the target hypothesis, from the LLR and what was held before."""
-    probability: Numbers = expit(llrs + logit(prior))
+def posterior(llrs: RealArray, *, prior: float) -> RealArray:
+    """Return the posterior probability of the target hypothesis: sigmoid(LLR + logit(prior))."""
+    probability: RealArray = expit(llrs + logit(prior))
     return probability
 
 
-def reliability(
-    probabilities: Numbers, happened: Flags, *, bins: int = 10, weights: Numbers | None = None
-) -> Reliability:
-    """How often what was given a probability came true, in `bins` of equal width; those without trials are left out."""
-    each = np.ones(len(probabilities)) if weights is None else np.asarray(weights, dtype=np.float64)
-    place = np.minimum((probabilities * bins).astype(int), bins - 1)
-    total, said, came = (
-        np.bincount(place, each * of, bins).astype(np.float64)
-        for of in (np.ones(len(each)), probabilities, happened)
+def reliability_bins(
+    probabilities: RealArray,
+    observed: BoolArray,
+    *,
+    bins: int = RELIABILITY_BINS,
+    weights: RealArray | None = None,
+) -> ReliabilityBins:
+    """Return predicted probability and observed frequency in `bins` of equal width; empty bins are left out.
+
+    probabilities (N,): predicted. observed (N,): whether the predicted event is true.
+    """
+    trial_weights = np.ones(len(probabilities)) if weights is None else np.asarray(weights, dtype=np.float64)
+    index = bin_index(probabilities, bins=bins)
+    total, predicted_sum, observed_sum = (
+        np.bincount(index, trial_weights * values, bins).astype(np.float64)
+        for values in (np.ones(len(trial_weights)), probabilities, observed)
     )
-    full = total > 0
-    return Reliability(said[full] / total[full], came[full] / total[full], total[full])
+    filled = np.flatnonzero(total > 0)
+    return ReliabilityBins(
+        predicted=predicted_sum[filled] / total[filled],
+        observed=observed_sum[filled] / total[filled],
+        weight=total[filled],
+        trials=np.bincount(index, minlength=bins)[filled],
+        hits=np.bincount(index[observed], minlength=bins)[filled],
+        lower=filled / bins,
+        upper=(filled + 1) / bins,
+    )
+
+
+def bin_index(probabilities: RealArray, *, bins: int = RELIABILITY_BINS) -> IntArray:
+    """Return the bin (N,) of each probability; a probability of 1 belongs to the last bin."""
+    index: IntArray = np.minimum((probabilities * bins).astype(int), bins - 1)
+    return index
 
 
 def expected_calibration_error(
-    probabilities: Numbers, happened: Flags, *, bins: int = 10, weights: Numbers | None = None
+    probabilities: RealArray,
+    observed: BoolArray,
+    *,
+    bins: int = RELIABILITY_BINS,
+    weights: RealArray | None = None,
 ) -> float:
-    """The mean distance between said and happened over the bins of `reliability`, weighted by their trials."""
-    curve = reliability(probabilities, happened, bins=bins, weights=weights)
-    return float(np.average(np.abs(curve.said - curve.happened), weights=curve.weight))
+    """Return the mean of |predicted - observed| over the bins of `reliability_bins`, weighted by their trials.
+
+    This is the ECE of Naeini, Cooper & Hauskrecht (2015).
+    """
+    curve = reliability_bins(probabilities, observed, bins=bins, weights=weights)
+    return float(np.average(np.abs(curve.predicted - curve.observed), weights=curve.weight))
 
 
-def tippett(llrs: Numbers) -> tuple[Numbers, Numbers]:
-    """(LLRs, share of trials with at least this LLR), (P,) each, for the trials of one kind."""
+def tippett_curve(llrs: RealArray) -> tuple[RealArray, RealArray]:
+    """Return (LLRs, share of trials with at least this LLR), (P,) each, for the trials of one kind."""
     values, counts = np.unique(llrs, return_counts=True)
     at_least = np.cumsum(counts[::-1])[::-1] / counts.sum()
     return values, at_least
 
 
-def _balanced(target: Flags, weights: Numbers | None, *, prior: float) -> Numbers:
-    """Weights (N,) that sum to `prior` over targets and to its complement over the others."""
+def accept_threshold(unknown_scores: RealArray, *, rate: float) -> float:
+    """Return the lowest threshold such that at most a share `rate` of the scores (N,) of unknown systems exceed it.
+
+    Raises ValueError without scores, and for a rate outside [0, 1).
+    """
+    if not len(unknown_scores) or not 0 <= rate < 1:
+        raise ValueError(
+            f"{len(unknown_scores)} scores and rate {rate}; pass at least one score and a rate of 0 or more and below 1"
+        )
+    allowed = int(np.floor(rate * len(unknown_scores) + 1e-9))
+    return float(np.sort(unknown_scores)[::-1][allowed])
+
+
+def conformal_margin(margins: RealArray, *, coverage: float) -> float:
+    """Return the margin of a prediction set, by split conformal prediction (Vovk et al. 2005; Lei et al. 2018, alg. 2).
+
+    margins (N,): best score minus score of the true system, for utterances on which nothing was fitted. The set of all
+    systems whose score is within the returned margin of the best contains the true system with a probability of at
+    least `coverage`, if new clips are exchangeable with these. The margin is the ceil((N + 1) * coverage)-th smallest
+    of `margins`, and infinite if N is too small.
+
+    Raises ValueError for a coverage outside (0, 1).
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; it must be between 0 and 1, both excluded")
+    rank = int(np.ceil((len(margins) + 1) * coverage - 1e-9))
+    return float(np.sort(margins)[rank - 1]) if rank <= len(margins) else float("inf")
+
+
+def _balance_weights(target: BoolArray, weights: RealArray | None, *, prior: float) -> RealArray:
+    """Return weights (N,) that sum to `prior` over the targets and to 1 - `prior` over the non-targets."""
     if not 0 < prior < 1:
-        raise ValueError(f"prior is {prior}; it lies between 0 and 1, both excluded")
-    each = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
-    targets, others = each[target].sum(), each[~target].sum()
-    if not targets > 0 or not others > 0:
-        raise ValueError("no target or no non-target trial; a likelihood ratio needs both")
-    balanced: Numbers = np.where(target, prior * each / targets, (1 - prior) * each / others)
+        raise ValueError(f"prior is {prior}; it must be between 0 and 1, both excluded")
+    trial_weights = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
+    targets, nontargets = trial_weights[target].sum(), trial_weights[~target].sum()
+    if not targets > 0 or not nontargets > 0:
+        raise ValueError("no target or no non-target trial; a likelihood ratio needs both kinds")
+    balanced: RealArray = np.where(
+        target, prior * trial_weights / targets, (1 - prior) * trial_weights / nontargets
+    )
     return balanced

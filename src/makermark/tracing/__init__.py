@@ -1,8 +1,14 @@
-"""The examiner's side: who made this clip, how sure that is, and when it is none of the systems known."""
+"""Source tracing: which system made a clip, how certain the attribution is, and open-set rejection."""
 
-from makermark.tracing.gallery import Gallery, changing, read_gallery, write_gallery
-from makermark.tracing.tracer import Comparison, Tracer, enrolled_in
-from makermark.tracing.verdict import Candidate, Trace, Window
+from makermark.tracing.decision import Candidate, Comparison, Trace, Window
+from makermark.tracing.gallery import (
+    Gallery,
+    lock_gallery,
+    read_enrolled_systems,
+    read_gallery,
+    write_gallery,
+)
+from makermark.tracing.tracer import Tracer
 
 __all__ = [
     "Candidate",
@@ -11,8 +17,8 @@ __all__ = [
     "Trace",
     "Tracer",
     "Window",
-    "changing",
-    "enrolled_in",
+    "lock_gallery",
+    "read_enrolled_systems",
     "read_gallery",
     "write_gallery",
 ]

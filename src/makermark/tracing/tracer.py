@@ -1,356 +1,315 @@
-"""The tracer: a trained model, a gallery of systems, and what dev says of how sure one may be."""
+"""Tracer: source tracing with a trained model, a gallery of systems and a calibration on dev."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from makermark.audio import Samples
-from makermark.checkpoint import load_checkpoint
-from makermark.embedding import Vectors
-from makermark.errors import AudioError, TracerError
+from makermark.foundation.arrays import Float32Array, FloatArray
+from makermark.foundation.audio import Recording, Samples
+from makermark.foundation.embeddings import l2_normalise
+from makermark.foundation.errors import AudioError, TracerError
+from makermark.models.checkpoint import load_checkpoint
 from makermark.scoring.calibration import posterior
-from makermark.scoring.fusion import unit
-from makermark.tracing.calibrating import Calibrated, Clips, Lines, calibrate, family_names
-from makermark.tracing.gallery import Gallery, read_gallery
-from makermark.tracing.hearing import Hearing, pieces, speech_seconds, windows
-from makermark.tracing.kept import Settings, at_hand, read_kept
-from makermark.tracing.verdict import LOG10, TOO_LITTLE, Decisions, Trace, Window, candidates_of, decide
+from makermark.tracing.bundle import ClipSet, TracerSettings, read_bundle, resolve_model_uri
+from makermark.tracing.calibration import GalleryCalibration, ScoreCalibrator, calibrate_gallery
+from makermark.tracing.decision import (
+    LOG10,
+    ONE_SYSTEM,
+    TOO_LITTLE_SPEECH,
+    Candidate,
+    Comparison,
+    Decisions,
+    Trace,
+    Window,
+    decide,
+)
+from makermark.tracing.extractor import Audio, ClipEmbedding, ClipExtractor, batch_files, clip_name
+from makermark.tracing.gallery import Gallery, read_enrolled_systems
 
-Audio = Path | str | tuple[NDArray[np.floating[Any]], int]  # a file, or samples and their rate in Hz
-
-MIN_CLIPS = 2  # of a new system
-BATCH_FILES = 32  # read, turned into features and embedded together
-BATCH_BYTES = 1 << 25  # of such files
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `Tracer.compare` answers: one system against two as log10 of a likelihood ratio, and the probability that
-    one made both, at the stated prior. `enough_speech`: whether both clips hold as much as anything was learned for."""
-
-    cosine: float
-    log10_lr: float
-    at_bound: bool
-    posterior_same: float
-    prior_same: float
-    speech_s: tuple[float, float]
-    enough_speech: bool
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A clip: vector (D,) of length 1, and its windows' (W, D) where it is long enough for two."""
-
-    vector: NDArray[np.float32]
-    duration_s: float
-    speech_s: float
-    spans_s: list[tuple[float, float]]
-    window_vectors: NDArray[np.float32]
-    window_speech_s: NDArray[np.float64]
+MIN_ENROLMENT_CLIPS = 2
+NO_METRICS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Tracer:
-    """Which system made a clip, how sure that is, and when it is none of those known.
+    """Attribution of clips to the systems of a gallery.
 
-    - `gallery`: what can be named
-    - `settings`: priors, promises and lengths
-    - `model_sha256`: of the weights
-    - `description`: what the checkpoint says of itself
-    - `rate_hz`: of the waveforms that the model hears
+    - gallery: the systems that can be named
+    - settings: priors, error rates and durations
+    - extractor: computes the embeddings of clips
+    - test_metrics: its metrics on test by clip length, of `evaluate_tracer`; empty if they are not recorded
+    - model_sha256, metadata: of the checkpoint
+    - rate_hz: sample rate of the waveforms
     """
 
-    def __init__(self, hearing: Hearing, gallery: Gallery, lines: Lines, settings: Settings) -> None:
-        self._hearing, self._lines = hearing, lines
-        self.gallery, self.settings = gallery, settings
-        self.model_sha256 = gallery.model_sha256
-        self.description, self.rate_hz = hearing.description, hearing.rate_hz
-
-    @property
-    def dev(self) -> list[Clips]:
-        """Dev's clips at each length, that all was learned from."""
-        return self._lines.parts
+    def __init__(
+        self,
+        extractor: ClipExtractor,
+        gallery: Gallery,
+        calibrator: ScoreCalibrator,
+        settings: TracerSettings,
+        *,
+        test_metrics: Mapping[str, Any] = NO_METRICS,
+    ) -> None:
+        self.test_metrics = test_metrics
+        self.extractor, self.gallery, self.settings = extractor, gallery, settings
+        self.model_sha256, self.metadata, self.rate_hz = (
+            gallery.model_sha256,
+            extractor.metadata,
+            extractor.rate_hz,
+        )
+        self._calibrator = calibrator
 
     @classmethod
     def load(
         cls,
-        where: Path | str,
+        model: Path | str,
         *,
         gallery: Path | None = None,
         device: str = "auto",
         prior_known: float | None = None,
         prior_same: float | None = None,
     ) -> Tracer:
-        """The tracer in the folder that `make repro` leaves (`models`: best.* and tracer/), or in a folder that MLflow
-        names (`runs:/RUN/checkpoint`, `models:/NAME/VERSION`).
+        """Load a tracer from a folder with best.* and tracer/ (`models` after `make repro`) or from an MLflow URI.
 
-        `gallery` holds systems enrolled later. The priors replace those of params.yaml. Raises FilesError for what is
-        missing, CheckpointError for a damaged model, TracerError for a gallery of another model, TrackingError where
-        MLflow does not give what it is asked for.
+        MLflow URIs are `runs:/RUN/checkpoint` and `models:/NAME/VERSION`. `gallery` is a file of enrolled systems; a
+        missing file means none. The priors replace those of the bundle. Raises FilesError for missing files,
+        CheckpointError for a damaged model, TracerError for a gallery of another model, TrackingError for MLflow.
         """
-        with at_hand(where) as folder:
+        with resolve_model_uri(model) as folder:
             checkpoint = load_checkpoint(folder / "best")
-            kept = read_kept(
-                folder / "tracer", model_sha256=checkpoint.digest, dim=checkpoint.description.dim
+            bundle = read_bundle(
+                folder / "tracer", model_sha256=checkpoint.digest, dim=checkpoint.metadata.dim
             )
-        s = kept.settings
-        lines = Lines(kept.dev, kept.gallery, prior=s.calibration_prior, seed=s.seed)
-        known = kept.gallery
+        settings = bundle.settings
+        calibrator = ScoreCalibrator(
+            bundle.dev, bundle.gallery, prior=settings.calibration_prior, seed=settings.seed
+        )
+        systems = bundle.gallery
         if gallery is not None and gallery.exists():
-            known = known.joined(enrolled_in(gallery, known))
+            systems = systems.merge(read_enrolled_systems(gallery, systems))
+        extractor = ClipExtractor(checkpoint, device=device)
+        tracer = cls(extractor, systems, calibrator, settings, test_metrics=bundle.test_metrics)
         priors = {"prior_known": prior_known, "prior_same": prior_same}
-        tracer = cls(Hearing(checkpoint, device=device), known, lines, s)
         return tracer.with_settings(**{name: value for name, value in priors.items() if value is not None})
 
     @cached_property
-    def calibrated(self) -> Calibrated:
-        """What dev says for the gallery as it is now."""
-        return calibrate(
+    def calibration(self) -> GalleryCalibration:
+        """Calibration and decision thresholds of the current gallery."""
+        return calibrate_gallery(
             self.gallery,
-            self._lines,
+            self._calibrator,
             false_accept_rate=self.settings.false_accept_rate,
             coverage=self.settings.conformal_coverage,
         )
 
-    @cached_property
-    def _directions(self) -> NDArray[np.float64]:
-        return self.gallery.directions()
-
-    @cached_property
-    def _families(self) -> list[str]:
-        return [str(name) for name in family_names(self.gallery.table)]
-
     @property
-    def hearing(self) -> Hearing:
-        """The model as a function of sound."""
-        return self._hearing
+    def dev_by_length(self) -> list[ClipSet]:
+        """Clips of dev that the calibration was fitted on, one set per length."""
+        return self._calibrator.dev_by_length
 
-    def direction(self, system: str) -> NDArray[np.float64]:
-        """(D,), of length 1, that a system of the gallery stands for; raises TracerError for any other name."""
+    def centroid(self, system: str) -> FloatArray:
+        """Return the centroid (D,) of a system, of unit length; raises TracerError if it is not in the gallery."""
         if system not in self.gallery.systems:
-            raise TracerError(
-                f"system {system!r} is not in the gallery; `makermark gallery list` shows those that are"
-            )
-        return np.asarray(self._directions[self.gallery.systems.index(system)])
+            raise TracerError(f"system {system!r} is not in the gallery; `makermark gallery list` lists it")
+        return np.asarray(self.gallery.centroids()[self.gallery.systems.index(system)])
 
     def with_gallery(self, gallery: Gallery) -> Tracer:
-        """The same model and dev, other systems: calibrated anew."""
-        return Tracer(self._hearing, gallery, self._lines, self.settings)
-
-    def with_settings(self, **changes: float) -> Tracer:
-        """The same with other settings, by their names in Settings; what they do not touch is not learned again.
-
-        Raises TracerError for a prior that is none.
-        """
-        return Tracer(self._hearing, self.gallery, self._lines, dataclasses.replace(self.settings, **changes))  # type: ignore[arg-type]
-
-    def trace(self, audio: Audio) -> Trace:
-        """Who made this clip; raises AudioError for what cannot be heard."""
-        return self.judge(_named(audio)[0], self.hear(audio))
-
-    def hear(self, audio: Audio) -> Heard:
-        """What is judged of a clip: its vector and those of its windows; raises AudioError."""
-        return self._listen([self.waveform(audio)])[0]
-
-    def hear_all(self, audios: Sequence[Audio]) -> list[Heard]:
-        """As `hear`, of each; together that is sooner done than one after another."""
-        return self._listen([self.waveform(audio) for audio in audios])
-
-    def waveform(self, audio: Audio) -> Samples:
-        """The samples (T,) that the model hears of a clip, at `rate_hz`; raises AudioError."""
-        return self._hearing.take(*audio) if isinstance(audio, tuple) else self._hearing.read(Path(audio))
-
-    def trace_all(
-        self, files: Sequence[Path], *, workers: int = 2, failed: Callable[[Path, str], None]
-    ) -> Iterator[Trace]:
-        """Trace many files, in their order; `failed` is told of each that cannot be heard and why."""
-        with ThreadPoolExecutor(workers) as pool:
-            for some in _batches(files):
-                read = list(pool.map(self._try_to_read, some))
-                for path, given in zip(some, read, strict=True):
-                    if isinstance(given, AudioError):
-                        failed(path, str(given).removeprefix(f"{path}: "))
-                good = [(str(p), w) for p, w in zip(some, read, strict=True) if not isinstance(w, AudioError)]
-                for (name, _), heard in zip(good, self._listen([w for _, w in good]), strict=True):
-                    yield self.judge(name, heard)
-
-    def enroll(
-        self, name: str, files: Sequence[Audio], *, family: str = "", clip_names: Sequence[str] = ()
-    ) -> Tracer:
-        """This tracer with a system more, known by the clips in `files`, without training.
-
-        `clip_names` stand for the clips in the gallery and in errors, else the names of the files do.
-
-        Raises AudioError for a clip that cannot be heard, TracerError for one with too little speech, too few clips,
-        the same clip twice, or a name that is taken.
-        """
-        if len(files) < MIN_CLIPS:
-            raise TracerError(
-                f"system {name!r}: {len(files)} clip; give {MIN_CLIPS} or more, better 5 or more"
-            )
-        named = [_named(each) for each in files]
-        if clip_names:
-            named = [(given, audio) for given, (_, audio) in zip(clip_names, named, strict=True)]
-        waveforms = [self.waveform(audio) for _, audio in named]
-        heard = self._listen(waveforms)
-        for (clip, _), each in zip(named, heard, strict=True):
-            if each.speech_s < self.settings.min_speech_seconds:
-                raise TracerError(f"{clip}: {each.speech_s:.1f} s of speech; too little to enrol from")
-        vectors = np.stack([each.vector for each in heard])
-        if len(np.unique(vectors, axis=0)) < len(vectors):
-            raise TracerError(f"system {name!r}: two of the clips are the same; give different ones")
-        clips = [PurePath(clip).name for clip, _ in named]
-        return self.with_gallery(self.gallery.with_system(name, vectors, clips, family=family))
-
-    def compare(self, a: Audio, b: Audio) -> Comparison:
-        """Whether one system made both clips, whichever it is; raises AudioError."""
-        first, second = self._listen([self.waveform(audio) for _, audio in (_named(a), _named(b))])
-        cosine = float(first.vector @ second.vector)
-        speech = (first.speech_s, second.speech_s)
-        llr = self._lines.pair_llrs(np.array([cosine]), np.array([min(speech)]))
-        bounded = np.clip(llr, *self._lines.bounds)
-        prior = self.settings.prior_same
-        return Comparison(
-            cosine=cosine,
-            log10_lr=float(bounded[0] / LOG10),
-            at_bound=bool(bounded[0] != llr[0]),
-            posterior_same=float(posterior(bounded, prior=prior)[0]),
-            prior_same=prior,
-            speech_s=speech,
-            enough_speech=min(speech) >= self.settings.min_speech_seconds,
+        """Return a tracer of the same model for another gallery, with its own calibration."""
+        return Tracer(
+            self.extractor, gallery, self._calibrator, self.settings, test_metrics=self.test_metrics
         )
 
-    def vectors(self, files: Sequence[Path]) -> Vectors:
-        """(N, D), of whole files, as the embed stage gives them; raises AudioError."""
-        return self._hearing.vectors([self._hearing.read(path) for path in files])
+    def with_settings(self, **changes: float) -> Tracer:
+        """Return a tracer with other settings, by their names in TracerSettings; fits are reused.
 
-    def pair_llrs(
-        self, cosines: NDArray[np.floating[Any]], speech_s: NDArray[np.float64]
-    ) -> NDArray[np.floating[Any]]:
-        """(N,), natural logarithm, one system against two, from the cosines of pairs of clips (N,) of which the shorter
-        has so many seconds of speech (N,); no larger than dev can vouch for."""
-        return np.clip(self._lines.pair_llrs(cosines, speech_s), *self._lines.bounds)
+        Raises TracerError for a prior that is not between 0 and 1.
+        """
+        settings = dataclasses.replace(self.settings, **changes)  # type: ignore[arg-type]
+        return Tracer(
+            self.extractor, self.gallery, self._calibrator, settings, test_metrics=self.test_metrics
+        )
 
-    def decide(self, vectors: NDArray[np.floating[Any]], speech_s: NDArray[np.float64]) -> Decisions:
-        """Verdicts on vectors (N, D) of clips with so many seconds of speech (N,)."""
+    def load_clip(self, clip: Audio) -> Recording:
+        """Return the waveform (T,) of a clip at `rate_hz`, with notes on its file; raises AudioError."""
+        return self.extractor.load(clip)
+
+    def embed_clip(self, clip: Audio) -> ClipEmbedding:
+        """Return the embeddings of a clip and of its windows; raises AudioError."""
+        return self.embed_clips([clip])[0]
+
+    def embed_clips(self, clips: Sequence[Audio]) -> list[ClipEmbedding]:
+        """Embed several clips together, which is faster than one after another; raises AudioError."""
+        return self.embed_waveforms([self.extractor.read(clip) for clip in clips])
+
+    def embed_waveforms(self, waveforms: Sequence[Samples]) -> list[ClipEmbedding]:
+        """Embed waveforms (T,) at `rate_hz` together."""
+        s = self.settings
+        return self.extractor.embed_clips(
+            waveforms, max_seconds=s.max_seconds, window_seconds=s.window_seconds, hop_seconds=s.hop_seconds
+        )
+
+    def trace(self, clip: Audio) -> Trace:
+        """Assess which system made a clip; raises AudioError if the clip is unusable."""
+        recording = self.load_clip(clip)
+        return self.assess(clip_name(clip), self.embed_waveforms([recording.waveform])[0], recording)
+
+    def trace_files(
+        self, files: Sequence[Path], *, workers: int = 2, on_error: Callable[[Path, str], None]
+    ) -> Iterator[Trace]:
+        """Trace many files, in their order; `on_error(file, reason)` is called for an unusable file."""
+        with ThreadPoolExecutor(workers) as pool:
+            for batch in batch_files(files):
+                recordings: list[tuple[str, Recording]] = []
+                for path, recording in zip(batch, pool.map(self._try_load, batch), strict=True):
+                    if isinstance(recording, AudioError):
+                        on_error(path, str(recording).removeprefix(f"{path}: "))
+                    else:
+                        recordings.append((str(path), recording))
+                embeddings = self.embed_waveforms([recording.waveform for _, recording in recordings])
+                for (name, recording), embedding in zip(recordings, embeddings, strict=True):
+                    yield self.assess(name, embedding, recording)
+
+    def _try_load(self, path: Path) -> Recording | AudioError:
+        try:
+            return self.load_clip(path)
+        except AudioError as error:
+            return error
+
+    def assess(self, name: str, clip: ClipEmbedding, recording: Recording | None = None) -> Trace:
+        """Return the assessment of an embedded clip; `name` is the value of `Trace.file`.
+
+        `recording` gives the checksum, decoder and notes of the file.
+        """
+        decisions = self.decide(clip.embedding[None], np.array([clip.speech_s]))
+        calibration, llrs = self.calibration, decisions.llrs[0]
+        cosines = np.asarray(clip.embedding[None] @ calibration.centroids.T)[0]
+        limited = calibration.limit(llrs)
+        is_named = bool(decisions.names[0])
+        candidates = [
+            Candidate(
+                system=calibration.systems[index],
+                family=calibration.families[index],
+                cosine=float(cosines[index]),
+                log10_lr=float(limited[index] / LOG10),
+                at_bound=bool(limited[index] != llrs[index]),
+                posterior=float(decisions.posteriors[0, index]) if is_named else None,
+                in_set=bool(decisions.in_set[0, index]),
+            )
+            for index in np.argsort(-llrs, kind="stable")
+        ]
+        windows = self._assess_windows(clip)
+        with_speech = [window for window in windows if window.conclusion != TOO_LITTLE_SPEECH]
+        agreeing = sum(window.best == candidates[0].system for window in with_speech)
+        return Trace(
+            file=name,
+            duration_s=clip.duration_s,
+            speech_s=clip.speech_s,
+            conclusion=decisions.conclusions[0],
+            name=decisions.names[0],
+            reason=decisions.reasons[0],
+            posterior_unknown=float(decisions.posterior_unknown[0]) if is_named else None,
+            prior_known=self.settings.prior_known,
+            coverage=self.settings.conformal_coverage,
+            candidates=candidates,
+            agreement=agreeing / len(with_speech) if with_speech else None,
+            makers_along_time=sorted({w.name for w in windows if w.conclusion == ONE_SYSTEM}),
+            windows=windows,
+            model_sha256=self.model_sha256,
+            sha256=recording.sha256 if recording else "",
+            decoder=recording.decoder if recording else "",
+            notes=list(recording.notes) if recording else [],
+        )
+
+    def _assess_windows(self, clip: ClipEmbedding) -> list[Window]:
+        if not clip.window_spans_s:
+            return []
+        decisions = self.decide(clip.window_embeddings, clip.window_speech_s)
+        top_system = decisions.llrs.argmax(axis=1)
+        log10_lrs = self.calibration.limit(decisions.llrs.max(axis=1)) / LOG10
+        return [
+            Window(
+                start_s=start,
+                end_s=end,
+                conclusion=decisions.conclusions[index],
+                name=decisions.names[index],
+                best=self.calibration.systems[top_system[index]],
+                log10_lr=float(log10_lrs[index]),
+            )
+            for index, (start, end) in enumerate(clip.window_spans_s)
+        ]
+
+    def decide(self, embeddings: Float32Array, speech_seconds: FloatArray) -> Decisions:
+        """Decide on clips with embeddings (N, D) and `speech_seconds` (N,) of speech."""
         return decide(
-            np.asarray(unit(vectors) @ self._directions.T),
-            speech_s,
-            calibrated=self.calibrated,
-            systems=self.gallery.systems,
-            families=self._families,
+            np.asarray(l2_normalise(embeddings) @ self.calibration.centroids.T),
+            speech_seconds,
+            calibration=self.calibration,
             prior_known=self.settings.prior_known,
             min_speech_seconds=self.settings.min_speech_seconds,
         )
 
-    def judge(self, name: str, heard: Heard) -> Trace:
-        """What is said of a clip that was heard."""
-        told = self.decide(heard.vector[None], np.array([heard.speech_s]))
-        cosines = np.asarray(heard.vector[None] @ self._directions.T)
-        systems = self.gallery.systems
-        candidates = candidates_of(
-            told, 0, cosines, calibrated=self.calibrated, systems=systems, families=self._families
-        )
-        along = self._along(heard)
-        spoken = [window for window in along if window.verdict != TOO_LITTLE]
-        agreement = sum(w.best == candidates[0].system for w in spoken) / len(spoken) if spoken else None
-        return Trace(
-            file=name,
-            duration_s=heard.duration_s,
-            speech_s=heard.speech_s,
-            verdict=told.kinds[0],
-            name=told.names[0],
-            reason=told.reasons[0],
-            posterior_unknown=float(told.unknown[0]),
-            prior_known=self.settings.prior_known,
-            coverage=self.settings.conformal_coverage,
-            candidates=candidates,
-            agreement=agreement,
-            makers_along_time=sorted({w.name for w in along if w.verdict == "one system"}),
-            windows=along,
-            model_sha256=self.model_sha256,
-        )
+    def enroll(
+        self, name: str, clips: Sequence[Audio], *, family: str = "", clip_names: Sequence[str] = ()
+    ) -> Tracer:
+        """Return a tracer with one more system, enrolled from `clips` without training.
 
-    def _along(self, heard: Heard) -> list[Window]:
-        if not heard.spans_s:
-            return []
-        told = self.decide(heard.window_vectors, heard.window_speech_s)
-        best = told.llrs.argmax(axis=1)
-        ratios = self.calibrated.bounded(told.llrs.max(axis=1)) / LOG10
-        return [
-            Window(start, end, told.kinds[w], told.names[w], self.gallery.systems[best[w]], float(ratios[w]))
-            for w, (start, end) in enumerate(heard.spans_s)
-        ]
-
-    def _try_to_read(self, path: Path) -> Samples | AudioError:
-        try:
-            return self._hearing.read(path)
-        except AudioError as error:
-            return error
-
-    def _listen(self, waveforms: Sequence[Samples]) -> list[Heard]:
-        """Vectors of whole clips (of long ones the mean over pieces) and of their windows, all embedded together."""
-        rate, s = self._hearing.rate_hz, self.settings
-        parts: list[Samples] = []
-        places = []
-        for waveform in waveforms:
-            whole = pieces(len(waveform), longest=round(s.max_seconds * rate))
-            spans = windows(
-                len(waveform), size=round(s.window_seconds * rate), hop=round(s.hop_seconds * rate)
+        `clip_names` replace the file names of the clips in the gallery and in errors. Raises AudioError for an unusable
+        clip; TracerError for a clip with too little speech, too few clips, identical clips, or an invalid name.
+        """
+        if len(clips) < MIN_ENROLMENT_CLIPS:
+            raise TracerError(
+                f"system {name!r}: {len(clips)} clip; give at least {MIN_ENROLMENT_CLIPS}, better 5 or more"
             )
-            spans = spans if len(spans) > 1 else []
-            places.append((len(whole), spans))
-            parts += [waveform[start:end] for start, end in [*whole, *spans]]
-        if not parts:
-            return []
-        vectors = unit(self._hearing.vectors(parts)).astype(np.float32)
-        heard, first = [], 0
-        for waveform, (count, spans) in zip(waveforms, places, strict=True):
-            middle, last = first + count, first + count + len(spans)
-            heard.append(
-                Heard(
-                    vector=unit(vectors[first:middle].mean(axis=0, keepdims=True))[0],
-                    duration_s=len(waveform) / rate,
-                    speech_s=speech_seconds(waveform, rate),
-                    spans_s=[(start / rate, end / rate) for start, end in spans],
-                    window_vectors=vectors[middle:last],
-                    window_speech_s=np.array([speech_seconds(part, rate) for part in parts[middle:last]]),
+        names = list(clip_names) if clip_names else [clip_name(clip) for clip in clips]
+        embedded = self.embed_clips(clips)
+        for label, clip in zip(names, embedded, strict=True):
+            if clip.speech_s < self.settings.min_speech_seconds:
+                raise TracerError(
+                    f"{label}: {clip.speech_s:.1f} s of speech is too little for enrolment; the minimum is "
+                    f"{self.settings.min_speech_seconds:g} s"
                 )
-            )
-            first = last
-        return heard
+        embeddings = np.stack([clip.embedding for clip in embedded])
+        if len(np.unique(embeddings, axis=0)) < len(embeddings):
+            raise TracerError(f"system {name!r}: two of the clips are identical; give different clips")
+        stems = [PurePath(label).name for label in names]
+        return self.with_gallery(self.gallery.with_system(name, embeddings, stems, family=family))
 
+    def compare(self, a: Audio, b: Audio) -> Comparison:
+        """Assess whether one system made both clips, in or outside the gallery; raises AudioError."""
+        return self.compare_recordings(self.load_clip(a), self.load_clip(b))
 
-def enrolled_in(path: Path, trained: Gallery) -> Gallery:
-    """The systems enrolled in the file at `path`, for a tracer whose own gallery is `trained`.
+    def compare_recordings(self, a: Recording, b: Recording) -> Comparison:
+        """Assess whether one system made both recordings, in or outside the gallery."""
+        first, second = self.embed_waveforms([a.waveform, b.waveform])
+        cosine = float(first.embedding @ second.embedding)
+        speech = (first.speech_s, second.speech_s)
+        llr = self._calibrator.pair_llrs(np.array([cosine]), np.array([min(speech)]))
+        limited = np.clip(llr, *self._calibrator.llr_range)
+        prior = self.settings.prior_same
+        return Comparison(
+            cosine=cosine,
+            log10_lr=float(limited[0] / LOG10),
+            at_bound=bool(limited[0] != llr[0]),
+            posterior_same=float(posterior(limited, prior=prior)[0]),
+            prior_same=prior,
+            speech_s=speech,
+            enough_speech=min(speech) >= self.settings.min_speech_seconds,
+            sha256=(a.sha256, b.sha256),
+            notes=[f"clip {number}: {note}" for number, clip in ((1, a), (2, b)) for note in clip.notes],
+        )
 
-    Raises TracerError where they are of another model, or name one that was trained.
-    """
-    return read_gallery(path, model_sha256=trained.model_sha256, dim=trained.vectors.shape[1]).enrolled()
+    def pair_llrs(self, cosines: FloatArray, speech_seconds: FloatArray) -> FloatArray:
+        """Return the LLRs (N,) of one system against two for pairs of clips, limited to the range that dev supports.
 
-
-def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """At most BATCH_FILES together, and no more than one where they are large."""
-    batch: list[Path] = []
-    size = 0
-    for path in files:
-        more = path.stat().st_size if path.is_file() else 0
-        if batch and (len(batch) == BATCH_FILES or size + more > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(path)
-        size += more
-    if batch:
-        yield batch
-
-
-def _named(audio: Audio) -> tuple[str, Audio]:
-    return ("samples" if isinstance(audio, tuple) else str(audio)), audio
+        `speech_seconds` (N,) is the amount of speech of the shorter clip of each pair.
+        """
+        llrs = self._calibrator.pair_llrs(cosines, speech_seconds)
+        return np.clip(llrs, *self._calibrator.llr_range)

@@ -1,6 +1,1 @@
-"""Training: a backbone and a loss over batches of crops; see loop.py."""
-
-from makermark.training.loop import Best, Epoch, Trained, train, weights_of
-from makermark.training.resume import ResumeFile
-
-__all__ = ["Best", "Epoch", "ResumeFile", "Trained", "train", "weights_of"]
+"""Training of a backbone and a loss on batches of crops: `run.py` a whole experiment, `loop.py` the loop."""

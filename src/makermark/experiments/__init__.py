@@ -1,0 +1,1 @@
+"""Studies that span several runs or corpora."""

@@ -1,0 +1,1 @@
+"""Networks, losses, checkpoints, and the embeddings that a network computes."""

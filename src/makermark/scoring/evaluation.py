@@ -1,0 +1,220 @@
+"""Evaluation of one set of embeddings: all metrics of metrics/score.json, split by split.
+
+If some systems are aliases of one another, the block `families` of a split repeats the metrics over all pairs with the
+family in the role of the system. A target trial is then a pair of utterances of one family. A family is seen if any of
+its systems is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from makermark.foundation.embeddings import EmbeddingTable
+from makermark.foundation.errors import ScoringError
+from makermark.foundation.manifest import SPLITS, compute_strata
+from makermark.scoring.detectors import DETECTORS, LOGIT_DETECTORS, DetectorInput
+from makermark.scoring.open_set_metrics import (
+    AcceptanceRates,
+    centroid_logits,
+    compute_identification_metrics,
+    evaluate_detectors,
+    system_centroids,
+)
+from makermark.scoring.pairs import PairMetrics, metrics_to_json, score_all_pairs
+
+EVALUATION_SPLITS = tuple(split for split in SPLITS if split != "train")
+CHOSEN_KEY = "chosen_on_dev"
+CORPORA_WITHOUT_ALIASES = ("local",)  # their families are kinds of synthesis, not aliases of one system
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Metrics as JSON values, metrics over all pairs with their curves, and detector rates, by split."""
+
+    metrics: dict[str, dict[str, Any]]
+    pairs: dict[str, PairMetrics]
+    rates: dict[str, dict[str, AcceptanceRates]]  # by detector
+
+
+def evaluate_embeddings(
+    embeddings: EmbeddingTable, *, bootstrap_samples: int, seed: int, p_target: float
+) -> EvaluationResult:
+    """Evaluate dev and test: all pairs, identification of known systems, and detection of unknown systems.
+
+    Known systems are those of the split train.
+    """
+    result = _evaluate_splits(
+        embeddings,
+        EVALUATION_SPLITS,
+        partial(score_strata, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target),
+        partial(
+            evaluate_open_set,
+            embeddings.select_split("train"),
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+        ),
+    )
+    choose_detector_on_dev(result.metrics["dev"], result.metrics["test"])
+    return result
+
+
+def evaluate_external_embeddings(
+    embeddings: EmbeddingTable,
+    *,
+    systems: Sequence[str],
+    splits: Sequence[str],
+    bootstrap_samples: int,
+    seed: int,
+    p_target: float,
+) -> EvaluationResult:
+    """Evaluate every split of a corpus that the model was not trained on.
+
+    The training set of the model is not available. Known systems are identified and unknown systems are detected by the
+    classifier of the model alone, over the `systems` (C,) it was trained on. Raises ScoringError, with the split, for a
+    split that cannot be scored.
+    """
+
+    def score(part: EmbeddingTable) -> PairMetrics:
+        try:
+            return score_strata(part, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target)
+        except ScoringError as error:
+            raise ScoringError(f"split {part.labels['split'].iloc[0]}: {error}") from error
+
+    by_head = partial(
+        evaluate_open_set_by_head, systems=systems, bootstrap_samples=bootstrap_samples, seed=seed
+    )
+    return _evaluate_splits(embeddings, splits, score, by_head)
+
+
+def _evaluate_splits(
+    embeddings: EmbeddingTable,
+    splits: Sequence[str],
+    score: Callable[[EmbeddingTable], PairMetrics],
+    open_set: Callable[[EmbeddingTable], tuple[dict[str, Any], dict[str, AcceptanceRates]]],
+) -> EvaluationResult:
+    """Evaluate every split; the block `families` needs two families or more."""
+    merged = merge_families(embeddings)
+    result = EvaluationResult({}, {}, {})
+    for split in splits:
+        part = embeddings.select_split(split)
+        result.pairs[split] = score(part)
+        metrics = metrics_to_json(result.pairs[split])
+        if merged is not None and len(set((families := merged.select_split(split)).systems)) > 1:
+            metrics["families"] = metrics_to_json(score(families))
+        open_set_metrics, result.rates[split] = open_set(part)
+        result.metrics[split] = metrics | open_set_metrics
+    return result
+
+
+def score_strata(part: EmbeddingTable, *, bootstrap_samples: int, seed: int, p_target: float) -> PairMetrics:
+    """Score all pairs of the utterances, and all pairs inside every stratum."""
+    return score_all_pairs(
+        part.embeddings,
+        part.systems,
+        part.labels["stratum"].to_numpy(dtype=str),
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        p_target=p_target,
+    )
+
+
+def merge_families(embeddings: EmbeddingTable) -> EmbeddingTable | None:
+    """Return the embeddings with the family in the role of the system, and strata that follow it.
+
+    A system without a family is its own family. A family is seen if any of its systems is seen. Returns None if every
+    family has one system, and for CORPORA_WITHOUT_ALIASES.
+    """
+    if embeddings.metadata.get("corpus") in CORPORA_WITHOUT_ALIASES:
+        return None
+    labels = embeddings.labels
+    family = labels["family"].fillna("")
+    family = family.where(family != "", labels["system"])
+    if labels["system"].groupby(family.to_numpy()).nunique().max() < 2:
+        return None
+    seen = family.isin(family[labels["system_seen"].astype(bool)].unique())
+    labels = labels.assign(system=family, system_seen=seen)
+    return replace(embeddings, labels=labels.assign(stratum=compute_strata(labels)))
+
+
+def evaluate_open_set(
+    train: EmbeddingTable, evaluated: EmbeddingTable, *, bootstrap_samples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, AcceptanceRates]]:
+    """Return `identification` and `out_of_domain` as JSON values, and the acceptance rates of every detector.
+
+    `identification` holds `head` (for a model with a classifier) and `centroid`. Detectors that use logits take those
+    of the classifier. Without a classifier they take scaled cosines to the centroids of the training systems.
+    `out_of_domain.logits` states which: head or centroid.
+    """
+    names, centroids = system_centroids(train.embeddings, train.systems)
+    logits_by_method = {
+        "head": evaluated.logits,
+        "centroid": centroid_logits(evaluated.embeddings, centroids),
+    }
+    identification = {
+        method: asdict(identified)
+        for method, logits in logits_by_method.items()
+        if logits is not None
+        and (identified := compute_identification_metrics(logits, names, evaluated.systems))
+    }
+    has_head = train.logits is not None and evaluated.logits is not None
+    train_input, evaluated_input = (
+        DetectorInput(
+            part.embeddings,
+            part.logits
+            if has_head and part.logits is not None
+            else centroid_logits(part.embeddings, centroids),
+            part.systems,
+        )
+        for part in (train, evaluated)
+    )
+    metrics, rates = evaluate_detectors(
+        train_input, evaluated_input, bootstrap_samples=bootstrap_samples, seed=seed
+    )
+    return {
+        "identification": identification,
+        "out_of_domain": {"logits": "head" if has_head else "centroid", **metrics},
+    }, rates
+
+
+def evaluate_open_set_by_head(
+    evaluated: EmbeddingTable, systems: Sequence[str], *, bootstrap_samples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, AcceptanceRates]]:
+    """Return the values of `evaluate_open_set` from the classifier over `systems` (C,) alone, without a training set.
+
+    `systems` are sorted by name. Without a classifier (`evaluated.logits` is None), only the counts of known and
+    unknown utterances are returned.
+    """
+    names = np.asarray(systems, dtype=str)
+    if evaluated.logits is None:
+        known = int(np.isin(evaluated.systems, names).sum())
+        counts = {"known_utterances": known, "unknown_utterances": len(evaluated.systems) - known}
+        return {"identification": {}, "out_of_domain": {"logits": None, **counts, CHOSEN_KEY: None}}, {}
+    identification = compute_identification_metrics(evaluated.logits, names, evaluated.systems)
+    no_train = DetectorInput(np.empty((0, evaluated.embeddings.shape[1])), np.empty((0, len(names))), names)
+    metrics, rates = evaluate_detectors(
+        no_train,
+        DetectorInput(evaluated.embeddings, evaluated.logits, evaluated.systems),
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        detectors={name: DETECTORS[name] for name in LOGIT_DETECTORS},
+    )
+    return {
+        "identification": {"head": asdict(identification)} if identification else {},
+        "out_of_domain": {"logits": "head", **metrics, CHOSEN_KEY: None},
+    }, rates
+
+
+def choose_detector_on_dev(dev: dict[str, Any], test: dict[str, Any]) -> None:
+    """Write the detector with the best AUROC on dev into `out_of_domain` of both splits.
+
+    The detector is chosen on dev, so that the test metrics of the chosen detector are unbiased.
+    """
+    aurocs = {name: dev["out_of_domain"][name]["auroc_percent"] for name in DETECTORS}
+    best = max(aurocs, key=lambda name: -1.0 if aurocs[name] is None else aurocs[name])
+    for part in (dev, test):
+        part["out_of_domain"][CHOSEN_KEY] = None if aurocs[best] is None else best

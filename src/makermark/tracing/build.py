@@ -1,0 +1,155 @@
+"""Build of a tracer from the outputs of earlier stages: the model, the embeddings and the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from makermark.foundation.arrays import Float32Array
+from makermark.foundation.embeddings import EmbeddingTable, l2_normalise, read_embeddings
+from makermark.foundation.errors import ManifestError
+from makermark.foundation.manifest import Manifest
+from makermark.foundation.params import Params
+from makermark.foundation.progress import track
+from makermark.models.checkpoint import load_checkpoint
+from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet, TracerBundle, TracerSettings
+from makermark.tracing.calibration import ScoreCalibrator
+from makermark.tracing.extractor import ClipExtractor, speech_seconds
+from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
+from makermark.tracing.tracer import Tracer
+
+BATCH_CLIPS = 64  # clips that are embedded together
+
+
+@dataclass(frozen=True)
+class BuiltTracer:
+    """A tracer calibrated on dev, its bundle, and clips of test for its evaluation."""
+
+    tracer: Tracer
+    bundle: TracerBundle
+    test: ClipSet
+
+
+def build_tracer(params: Params, manifest: Manifest, embeddings: Path, model: Path) -> BuiltTracer:
+    """Build the tracer of the checkpoint `model` (a path without suffix) with a gallery of all training systems.
+
+    Raises TracerError if the embeddings are of another model, CalibrationError if dev does not allow a calibration.
+    """
+    p = params.trace
+    checkpoint = load_checkpoint(model)
+    extractor = ClipExtractor(checkpoint, device=params.embed.device)
+    all_embeddings = read_embeddings(embeddings)
+    check_same_model(all_embeddings.metadata["model_sha256"], checkpoint.digest, what=str(embeddings))
+    held_out = manifest.rows[manifest.rows["split"] != "train"]
+    files = {
+        str(name): manifest.audio_path(str(path))
+        for name, path in zip(held_out["utterance_id"], held_out["path"], strict=True)
+    }
+    dev, test = (
+        sample_clips(
+            extractor,
+            all_embeddings.select_split(split),
+            files,
+            clip_seconds=p.clip_seconds,
+            clips_per_system=p.clips_per_system,
+            seed=p.seed,
+        )
+        for split in ("dev", "test")
+    )
+    gallery = training_gallery(all_embeddings.select_split("train"), checkpoint.digest)
+    # the other settings have the names of their keys in params.yaml
+    trace_settings = p.model_dump(include={field.name for field in fields(TracerSettings)})
+    settings = TracerSettings(max_seconds=params.features.max_seconds, **trace_settings)
+    calibrator = ScoreCalibrator(dev, gallery, prior=p.calibration_prior, seed=p.seed)
+    tracer = Tracer(extractor, gallery, calibrator, settings)
+    _ = tracer.calibration, calibrator.pairs  # raise CalibrationError before anything is written
+    return BuiltTracer(tracer, TracerBundle(gallery, dev, settings), test)
+
+
+def training_gallery(train: EmbeddingTable, model_sha256: str) -> Gallery:
+    """Return a gallery of the systems of train with all their embeddings."""
+    clips = pd.DataFrame(
+        {
+            "system": train.labels["system"].astype(str),
+            "family": train.labels["family"].fillna("").astype(str),
+            "origin": TRAINED,
+            "clip": train.labels["utterance_id"].astype(str),
+        }
+    )
+    return Gallery(clips, l2_normalise(train.embeddings).astype("float32"), model_sha256)
+
+
+def sample_clips(
+    extractor: ClipExtractor,
+    embeddings: EmbeddingTable,
+    files: dict[str, Path],
+    *,
+    clip_seconds: Sequence[float],
+    clips_per_system: int,
+    seed: int,
+) -> ClipSet:
+    """Return all whole utterances of `embeddings`, and `clips_per_system` random clips per system and length.
+
+    Whole utterances keep their embeddings; clips are embedded by `extractor`. A clip is a random segment of an
+    utterance; a short utterance is first joined with others of the same system and language. `files` maps utterances to
+    audio files. Shows a progress bar on a terminal. Raises ManifestError for an utterance without a file, AudioError
+    for an unreadable file.
+    """
+    labels = embeddings.labels
+    missing = sorted(set(labels["utterance_id"]) - set(files))
+    if missing:
+        raise ManifestError(
+            f"utterance {missing[0]!r} has an embedding but is not in the manifest; run the embed stage again"
+        )
+    rows: list[tuple[str, str, float, float, str]] = []  # the columns of ClipSet.rows
+    parts: list[Float32Array] = []
+    for number, (system, utterances) in enumerate(
+        track(list(labels.groupby("system", sort=True)), description="cutting clips of systems")
+    ):
+        family = str(utterances["family"].iloc[0])
+        lengths = {}
+        for name in utterances["utterance_id"]:
+            waveform = extractor.read(files[name])
+            lengths[name] = len(waveform)
+            speech = speech_seconds(waveform, extractor.rate_hz)
+            rows.append((str(system), family, WHOLE_UTTERANCE, speech, name))
+        parts.append(embeddings.embeddings[utterances.index])
+        rng = np.random.default_rng([seed, number])
+        for seconds in clip_seconds:
+            length = round(seconds * extractor.rate_hz)
+            clips = []
+            for sources, start in _draw_segments(utterances, lengths, length, clips_per_system, rng):
+                joined = np.concatenate([extractor.read(files[name]) for name in sources])
+                clips.append(joined[start : start + length])
+                speech = speech_seconds(clips[-1], extractor.rate_hz)
+                rows.append((str(system), family, seconds, speech, "\n".join(sorted(set(sources)))))
+            parts += [
+                extractor.embed(clips[first : first + BATCH_CLIPS])
+                for first in range(0, len(clips), BATCH_CLIPS)
+            ]
+    table = pd.DataFrame(rows, columns=["system", "family", "seconds", "speech_seconds", "sources"])
+    return ClipSet(table, l2_normalise(np.concatenate(parts)).astype(np.float32))
+
+
+def _draw_segments(
+    utterances: pd.DataFrame, lengths: dict[str, int], length: int, count: int, rng: np.random.Generator
+) -> Iterator[tuple[list[str], int]]:
+    """Yield `count` segments of `length` samples: the utterances to join, and the first sample of the segment.
+
+    Each segment starts from a different utterance.
+    """
+    for first in rng.permutation(len(utterances))[:count]:
+        row = utterances.iloc[first]
+        same_language = utterances["utterance_id"][utterances["language"] == row["language"]].tolist()
+        index = same_language.index(row["utterance_id"])
+        sources: list[str] = []
+        total = 0
+        while total < length:
+            name = same_language[(index + len(sources)) % len(same_language)]
+            sources.append(name)
+            total += lengths[name]
+        yield sources, int(rng.integers(total - length + 1))

@@ -1,0 +1,152 @@
+"""The protocol of the local corpus: systems in train, held-out systems and languages, sentences."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from makermark.corpora.local.engines import ENGINES
+from makermark.corpora.local.protocol import plan_utterances, read_protocol, read_synthesisers, read_texts
+from makermark.corpora.local.vocoders import VOCODERS
+from makermark.foundation.errors import CorpusError
+from makermark.foundation.manifest import STRATA, stratum_name
+
+UTTERANCES = {"train": 50, "dev": 30, "test": 30}
+LANGUAGES = [*read_protocol().seen_languages, *read_protocol().unseen_languages]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_utterances(read_protocol(), utterances=UTTERANCES, seed=0)
+
+
+def count_strata(plan):
+    counts = {split: Counter() for split in ("dev", "test")}
+    protocol = read_protocol()
+    train = {system.name for system in protocol.train}
+    for utterance in plan:
+        if utterance.split != "train":
+            seen = utterance.language in protocol.seen_languages
+            counts[utterance.split][stratum_name(utterance.system.name in train, seen)] += 1
+    return counts
+
+
+def test_corpus_has_at_least_24_systems_8_languages_and_8_engines():
+    systems = read_protocol().systems
+    assert len({system.name for system in systems}) == len(systems) >= 24
+    assert len(LANGUAGES) == len(set(LANGUAGES)) >= 8
+    assert {system.synthesiser.engine for system in systems} == set(ENGINES)
+    assert len(ENGINES) >= 8
+
+
+def test_names_in_the_protocol_exist():
+    for synthesiser in read_synthesisers().values():
+        assert synthesiser.engine in ENGINES
+        assert set(synthesiser.languages) <= set(LANGUAGES)
+        assert all(synthesiser.voices_in(language) for language in synthesiser.languages)
+    for system in read_protocol().systems:
+        assert system.resynthesis is None or system.resynthesis in VOCODERS
+
+
+def test_strata_of_dev_and_test_have_a_hundred_utterances_or_more(plan):
+    for split, counts in count_strata(plan).items():
+        assert set(counts) == set(STRATA), split
+        assert min(counts.values()) >= 100, (split, counts)
+
+
+def test_every_system_has_25_utterances_or_more_in_each_split(plan):
+    counts_of = Counter((utterance.split, utterance.system.name) for utterance in plan)
+    assert min(counts_of.values()) >= 25
+
+
+def test_train_has_no_unseen_language_and_no_unseen_system(plan):
+    protocol = read_protocol()
+    train = [utterance for utterance in plan if utterance.split == "train"]
+    assert {utterance.language for utterance in train} == set(protocol.seen_languages)
+    assert {utterance.system.name for utterance in train} == {system.name for system in protocol.train}
+    dev, test = ({system.name for system in part} for part in (protocol.dev_unseen, protocol.test_unseen))
+    assert not dev & test
+    assert not (dev | test) & {system.name for system in protocol.train}
+
+
+def test_a_third_of_the_unseen_systems_has_an_unseen_engine_and_vocoder():
+    protocol = read_protocol()
+    engines = {system.synthesiser.engine for system in protocol.train}
+    vocoders = {system.vocoder for system in protocol.train}
+    unseen = protocol.dev_unseen + protocol.test_unseen
+    new = [s for s in unseen if s.synthesiser.engine not in engines and s.vocoder not in vocoders]
+    assert len(new) * 3 >= len(unseen)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sentences_are_unique_across_splits(language):
+    sentences = [sentence for split in read_texts(language).values() for sentence in split]
+    assert len(sentences) == len({sentence.casefold() for sentence in sentences})
+
+
+def test_systems_of_a_language_have_the_same_sentences_in_the_same_order(plan):
+    counts_of = defaultdict(list)
+    for utterance in plan:
+        counts_of[utterance.split, utterance.language, utterance.system.name].append(utterance.text)
+    for (split, language, _), texts in counts_of.items():
+        available = read_texts(language)[split]
+        assert texts == [available[number % len(available)] for number in range(len(texts))]
+
+
+def test_no_system_repeats_a_sentence_with_the_same_voice(plan):
+    counts_of = Counter((u.split, u.system.name, u.language, u.text, u.voice) for u in plan)
+    assert max(counts_of.values()) == 1
+
+
+def test_plan_is_reproducible_and_the_seed_changes_every_file_name():
+    small = {"train": 2, "dev": 2, "test": 2}
+    protocol = read_protocol().select_engines(["espeak-ng", "pico", "ru_tts"])
+    one, same, other = (plan_utterances(protocol, utterances=small, seed=seed) for seed in (0, 0, 1))
+    assert one == same
+    assert [u.utterance_id for u in one] == [u.utterance_id for u in other]
+    assert all(a.path != b.path for a, b in zip(one, other, strict=True))
+
+
+def test_three_fast_engines_fill_every_stratum_without_a_neural_vocoder():
+    protocol = read_protocol().select_engines(["espeak-ng", "pico", "ru_tts"])
+    assert {system.resynthesis for system in protocol.systems} <= {None, "griffin-lim", "world"}
+    small = plan_utterances(protocol, utterances={"train": 6, "dev": 6, "test": 6}, seed=0)
+    train = {system.name for system in protocol.train}
+    systems = defaultdict(set)
+    for utterance in small:
+        seen = utterance.language in protocol.seen_languages
+        systems[utterance.split, stratum_name(utterance.system.name in train, seen)].add(
+            utterance.system.name
+        )
+    for split in ("dev", "test"):
+        assert all(len(systems[split, name]) >= 2 for name in STRATA)
+
+
+def test_unknown_engine_raises_with_the_choices():
+    with pytest.raises(CorpusError, match=r"unknown engine 'espeak'.*'espeak-ng', 'pico'"):
+        read_protocol().select_engines(["espeak"])
+
+
+def test_too_few_engines_raise_with_a_remedy():
+    with pytest.raises(CorpusError, match=r"\['ru_tts'\] make too few systems.*add more"):
+        read_protocol().select_engines(["ru_tts"])
+
+
+def test_too_many_utterances_raise():
+    with pytest.raises(CorpusError, match=r"cannot speak .* train .*lower local\.train_utterances"):
+        plan_utterances(read_protocol(), utterances={"train": 5000, "dev": 1, "test": 1}, seed=0)
+
+
+@pytest.mark.engines
+def test_no_espeak_ng_variant_uses_breath_noise():
+    """The breath of a variant is noise seeded by the clock: two runs would differ."""
+    loader = pytest.importorskip("espeakng_loader")
+    variants = Path(loader.get_data_path()) / "voices" / "!v"
+    voices = {
+        voice
+        for synthesiser in read_synthesisers().values()
+        if synthesiser.engine == "espeak-ng"
+        for voice in synthesiser.voices_in("en")
+    }
+    for voice in voices - {"-"}:
+        assert "breath" not in (variants / voice).read_text(encoding="utf-8"), voice

@@ -1,0 +1,62 @@
+"""Embedding files: labels, strata, logits and metadata survive the disk."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from makermark.foundation.embeddings import read_embeddings, utterances_sha256, write_embeddings
+from makermark.foundation.errors import FilesError
+from makermark.foundation.manifest import INPUT_SCHEMA, add_seen_columns
+
+
+def rows_of(count):
+    table = pd.DataFrame({name: [f"{name}{i}" for i in range(count)] for name in INPUT_SCHEMA.names})
+    return add_seen_columns(
+        table.assign(split=["train", "test"] * (count // 2), system=["a", "b"] * (count // 2))
+    )
+
+
+def test_read_embeddings_returns_what_was_written(tmp_path):
+    rows, vectors = rows_of(6), np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    write_embeddings(tmp_path / "e.arrow", rows, vectors, metadata={"model_sha256": "m"})
+    embeddings = read_embeddings(tmp_path / "e.arrow")
+    np.testing.assert_array_equal(embeddings.embeddings, vectors)
+    assert embeddings.metadata == {"model_sha256": "m", "utterances_sha256": utterances_sha256(rows)}
+    test = embeddings.select_split("test")
+    assert list(test.labels["utterance_id"]) == list(rows.loc[rows["split"] == "test", "utterance_id"])
+    assert set(test.labels["stratum"]) == {"unseen_system_unseen_language"}
+    np.testing.assert_array_equal(test.embeddings, vectors[1::2])
+
+
+def test_utterances_sha256_ignores_the_order_and_depends_on_system_split_and_file():
+    rows = rows_of(6)
+    assert utterances_sha256(rows) == utterances_sha256(rows.iloc[::-1])
+    for column in ("system", "sha256", "split"):
+        changed = rows.copy()
+        changed.loc[2, column] = "another"
+        assert utterances_sha256(changed) != utterances_sha256(rows)
+
+
+def test_read_embeddings_returns_the_logits_if_there_are_some(tmp_path):
+    rows, rng = rows_of(6), np.random.default_rng(0)
+    vectors, logits = (rng.normal(size=(6, width)).astype(np.float32) for width in (3, 2))
+    write_embeddings(tmp_path / "e.arrow", rows, vectors, logits=logits, metadata={})
+    embeddings = read_embeddings(tmp_path / "e.arrow")
+    np.testing.assert_array_equal(embeddings.logits, logits)
+    np.testing.assert_array_equal(embeddings.select_split("test").logits, logits[1::2])
+    assert "logits" not in embeddings.labels
+    write_embeddings(tmp_path / "e.arrow", rows, vectors, metadata={})
+    assert read_embeddings(tmp_path / "e.arrow").select_split("test").logits is None
+
+
+def test_write_embeddings_raises_for_too_few_rows(tmp_path):
+    with pytest.raises(ValueError, match="6 rows but 5 embeddings"):
+        write_embeddings(tmp_path / "e.arrow", rows_of(6), np.zeros((5, 3), np.float32), metadata={})
+
+
+def test_read_embeddings_raises_for_another_kind_of_file(tmp_path):
+    (tmp_path / "e.arrow").write_text(json.dumps({}))
+    with pytest.raises(FilesError, match="damaged Arrow file"):
+        read_embeddings(tmp_path / "e.arrow")

@@ -1,0 +1,94 @@
+"""Score keys, bins and fine counters of the passes over all pairs."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from makermark.scoring.pairs.eer_refinement import (
+    FINE_COUNTERS_PER_TRIAL,
+    MIN_FINE_COUNTERS,
+    choose_fine_counters,
+)
+from makermark.scoring.pairs.tiling import (
+    all_pairs,
+    choose_bin_count,
+    fit_bins,
+    keys_to_scores,
+    scores_to_keys,
+    tile_embeddings,
+)
+
+finite = st.floats(-1, 1, width=32)
+
+
+@given(finite, finite)
+def test_keys_have_the_order_of_the_scores(a, b):
+    (key_a, key_b), scores = scores_to_keys(np.array([a, b])), np.array([a, b], np.float32)
+    assert (key_a < key_b) == (scores[0] < scores[1])
+    assert (key_a == key_b) == (scores[0] == scores[1])
+
+
+@given(st.lists(finite, min_size=1))
+def test_keys_to_scores_inverts_scores_to_keys(scores):
+    scores = np.array(scores, np.float32)
+    np.testing.assert_array_equal(keys_to_scores(scores_to_keys(scores)), scores)
+
+
+@pytest.fixture
+def tiling():
+    rng = np.random.default_rng(0)
+    systems = rng.integers(0, 5, 300)
+    return tile_embeddings(rng.normal(size=(5, 7))[systems] + rng.normal(size=(300, 7)), systems, None)
+
+
+def test_pair_score_does_not_depend_on_position(tiling):
+    """A pair has the same bits alone in a tile, among others, and with its two utterances swapped."""
+    scores, first, second = all_pairs(tiling)
+    rows, names = tiling.rows[:300], np.array(tiling.systems)[tiling.system]
+    for k in range(0, len(scores), 997):
+        pair = [first[k], second[k]]
+        alone, _, _ = all_pairs(tile_embeddings(rows[pair], np.array(["p", "q"]), None))
+        swapped, _, _ = all_pairs(tile_embeddings(rows[pair[::-1]], np.array(["p", "q"]), None))
+        assert alone == swapped
+        assert alone == pytest.approx(scores[k], abs=1e-6)  # tile_embeddings divides by the norm again
+    again, _, _ = all_pairs(tile_embeddings(rows, names[::-1], None))
+    assert len(again) == len(scores) == 300 * 299 // 2
+
+
+def test_all_pairs_returns_every_pair_once_with_its_cosine(tiling):
+    scores, first, second = all_pairs(tiling)
+    assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == 300 * 299 // 2
+    assert np.all(first < second)
+    exact = np.sum(tiling.rows[first].astype(np.float64) * tiling.rows[second], axis=1)
+    np.testing.assert_allclose(scores, exact, atol=3e-7)
+
+
+def test_bin_floors_are_the_lowest_scores_of_their_bins(tiling):
+    bins = fit_bins(tiling, sample_utterances=60)
+    floors = bins.floors
+    assert np.all(np.diff(floors) >= 0)
+    inner = floors[1:-1]
+    number = np.arange(1, bins.count)
+    assert np.all(bins.assign(keys_to_scores(inner)) >= number)
+    assert np.all(bins.assign(keys_to_scores(inner - 1)) < number)
+
+
+def test_bin_count_falls_as_the_number_of_blocks_grows():
+    assert choose_bin_count(300) == 4096
+    assert choose_bin_count(50_000) == 512
+    assert choose_bin_count(10**9) == 64
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 2**31), st.integers(2, 2**40)), min_size=1, max_size=8),
+    st.sampled_from([2**12, 2**20, 2**30]),
+)
+def test_fine_counters_cover_every_span_within_the_memory_limit(curves, max_bytes):
+    spans, trials = np.array(curves).T
+    shift, size = choose_fine_counters(spans, trials, max_bytes=max_bytes)
+    assert np.all(size <= np.maximum(MIN_FINE_COUNTERS, FINE_COUNTERS_PER_TRIAL * trials))
+    assert np.all(size[spans < 0] == 0)
+    is_refined = spans >= 0
+    assert np.all((size << shift)[is_refined] > spans[is_refined])
+    assert size.sum() * 8 <= max_bytes or size.max() <= MIN_FINE_COUNTERS

@@ -1,0 +1,212 @@
+"""Metrics of a tracer, worked by hand on decisions that are given."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from makermark.scoring.calibration import cllr
+from makermark.tracing import evaluation
+from makermark.tracing.bundle import ClipSet
+from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
+from makermark.tracing.evaluation import (
+    bootstrap_over_systems,
+    classify_outcomes,
+    evaluate_comparison,
+    reliability_curves,
+    trial_metric,
+    weighted_mean,
+    weighted_percent,
+)
+
+
+def clip_set(systems, *, families=None, sources=None, speech=None, angles=None, seconds=1.0):
+    count = len(systems)
+    angles = np.radians(angles if angles is not None else np.zeros(count))
+    rows = pd.DataFrame(
+        {
+            "system": systems,
+            "family": families or [""] * count,
+            "seconds": seconds,
+            "speech_seconds": speech or [0.5] * count,
+            "sources": sources or [str(number) for number in range(count)],
+        }
+    )
+    return ClipSet(rows, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
+
+
+def decisions(conclusions, names, *, llrs=None, posteriors=None, unknown=None):
+    count = len(conclusions)
+    return Decisions(
+        llrs=np.zeros((count, 2)) if llrs is None else np.asarray(llrs, dtype=float),
+        posteriors=np.zeros((count, 2)) if posteriors is None else np.asarray(posteriors),
+        posterior_unknown=np.zeros(count) if unknown is None else np.asarray(unknown),
+        in_set=np.zeros((count, 2), dtype=bool),
+        conclusions=conclusions,
+        names=names,
+        reasons=[""] * count,
+    )
+
+
+def test_outcomes_worked_by_hand():
+    """A family named for a system of that family is `family`; a system without one is its own family."""
+    cases = [  # system, its family, conclusion, name, outcome
+        ("a", "F", ONE_SYSTEM, "a", "correct"),
+        ("a", "F", ONE_SYSTEM, "b", "wrong"),
+        ("a", "F", FAMILY, "F", "family"),
+        ("a", "F", FAMILY, "G", "wrong"),
+        ("a", "F", FAMILY, "a", "wrong"),
+        ("a", None, FAMILY, "a", "family"),
+        ("a", "F", UNKNOWN, "", "unknown"),
+        ("a", "F", TOO_LITTLE_SPEECH, "", "too_little"),
+    ]
+    systems, families, conclusions, names, outcomes = map(list, zip(*cases, strict=True))
+    clips = clip_set(systems, families=families)
+    assert classify_outcomes(decisions(conclusions, names), clips).tolist() == outcomes
+
+
+# Comparison
+
+
+def pair_metric(monkeypatch, clips, llr_of):
+    """Return (Cllr of pairs as a function of clip weights, the metrics), and check which clip limits a pair."""
+    captured = {}
+
+    def no_intervals(metrics, systems, **settings):
+        captured.update(metrics)
+        return {name: metric(np.ones(len(systems))) for name, metric in metrics.items()}
+
+    monkeypatch.setattr(evaluation, "bootstrap_over_systems", no_intervals)
+    tracer = SimpleNamespace(pair_llrs=llr_of)
+    metrics = evaluate_comparison(tracer, clips, bootstrap_samples=0, seed=0)
+    return captured["cllr"], metrics["1s"]
+
+
+def test_pairs_of_two_systems_are_drawn_with_both_and_pairs_of_one_with_it(monkeypatch):
+    """With systems drawn 2, 1 and 0 times: a pair of the first system counts 2, one of the first two 2 x 1, and any
+    with the third 0."""
+    systems = ["a", "a", "a", "b", "b", "c", "c"]
+    clips = clip_set(systems, angles=[0, 20, 50, 90, 70, 150, 170])
+
+    def llr_of(cosines, speech):
+        return 4 * cosines - 1
+
+    metric, metrics = pair_metric(monkeypatch, clips, llr_of)
+    assert (metrics["pairs"], metrics["same_system_pairs"]) == (21, 5)
+    for drawn in (
+        {"a": 1, "b": 1, "c": 1},
+        {"a": 2, "b": 1, "c": 0},
+        {"a": 0, "b": 2, "c": 3},
+        {"a": 3, "b": 1, "c": 2},
+    ):
+        hits, others = [], []
+        for first, system in enumerate(systems):
+            for second in range(first + 1, len(systems)):
+                llr = 4 * float(clips.embeddings[first] @ clips.embeddings[second]) - 1
+                if system == systems[second]:
+                    hits += [math.log2(1 + math.exp(-llr))] * drawn[system]
+                else:
+                    others += [math.log2(1 + math.exp(llr))] * (drawn[system] * drawn[systems[second]])
+        expected = (np.mean(hits) + np.mean(others)) / 2
+        weights = np.array([float(drawn[system]) for system in systems])
+        assert metric(weights) == pytest.approx(expected)
+
+
+def test_pairs_share_no_utterance_and_are_limited_by_the_shorter_clip(monkeypatch):
+    clips = clip_set(
+        ["a", "a", "a", "b"], sources=["x", "x", "y", "z"], speech=[0.9, 0.2, 0.5, 0.7], angles=[0, 5, 10, 90]
+    )
+    seen = []
+
+    def llr_of(cosines, speech):
+        seen.extend(zip(cosines.round(4).tolist(), speech.tolist(), strict=True))
+        return cosines
+
+    _, metrics = pair_metric(monkeypatch, clips, llr_of)
+    pairs = [((0, 10), 0.5), ((0, 90), 0.7), ((5, 10), 0.2), ((5, 90), 0.2), ((10, 90), 0.5)]
+    expected = [(round(math.cos(math.radians(b - a)), 4), speech) for (a, b), speech in pairs]
+    assert [pair for cosine in seen for pair in cosine] == pytest.approx(
+        [x for e in expected for x in e], abs=2e-4
+    )
+    assert (metrics["pairs"], metrics["same_system_pairs"]) == (5, 2)
+
+
+# Weights and intervals
+
+
+def test_weighted_metrics_worked_by_hand():
+    flags, among = np.array([True, False, True, True]), np.array([True, True, True, False])
+    weights = np.array([1.0, 2.0, 5.0, 7.0])
+    assert weighted_percent(flags, among)(weights) == pytest.approx(75)
+    assert weighted_percent(flags, among)(np.array([0.0, 0.0, 0.0, 7.0])) is None
+    assert weighted_mean(np.array([1.0, 2.0, 3.0, 4.0]))(weights) == pytest.approx((1 + 4 + 15 + 28) / 15)
+
+
+def test_trial_metric_gives_all_trials_of_a_clip_its_weight():
+    llrs, target = (
+        np.array([[2.0, -1.0], [0.5, 1.5], [-3.0, 0.2]]),
+        np.array([[1, 0], [0, 1], [0, 0]], dtype=bool),
+    )
+    metric = trial_metric(cllr, llrs, target)
+    repeated = np.repeat(np.arange(3), [2, 0, 3])
+    assert metric(np.array([2.0, 0.0, 3.0])) == pytest.approx(
+        cllr(llrs[repeated].ravel(), target[repeated].ravel())
+    )
+    assert metric(np.array([0.0, 0.0, 3.0])) is None
+
+
+def test_reliability_gives_known_systems_their_prior(monkeypatch):
+    """Three clips of known systems share 0.8, one of an unknown system has 0.2; `unknown` is an answer too."""
+    clips = clip_set(["a", "a", "b", "u"])
+    posteriors = [[0.75, 0.05], [0.02, 0.93], [0.3, 0.15], [0.05, 0.1]]
+    decided = decisions([UNKNOWN] * 4, [""] * 4, posteriors=posteriors, unknown=[0.2, 0.05, 0.55, 0.85])
+    tracer = SimpleNamespace(
+        gallery=SimpleNamespace(systems=["a", "b"]),
+        settings=SimpleNamespace(prior_known=0.8),
+        decide=lambda embeddings, speech: decided,
+    )
+    (curve, interval) = reliability_curves(tracer, clips, bootstrap_samples=5, seed=0)["1 s"]
+    assert curve.predicted == pytest.approx([0.55, 0.75, 0.85, 0.93])
+    assert curve.observed == pytest.approx([0, 1, 1, 0])
+    assert curve.weight == pytest.approx([0.8 / 3, 0.8 / 3, 0.2, 0.8 / 3])
+    assert (curve.trials.tolist(), curve.hits.tolist()) == ([1, 1, 1, 1], [0, 1, 1, 0])
+    assert np.isnan(interval).all()  # no bin has five systems
+
+
+def test_reliability_interval_of_a_bin_is_that_of_its_systems():
+    """Two clips of each of 40 systems in one bin; all clips of a system are right or none: as 40 throws of a coin."""
+    names = [f"s{number:02d}" for number in range(40)]
+    clips = clip_set([name for name in names for _ in range(2)] + ["u"])
+    posteriors = np.zeros((81, 40))
+    right = np.arange(80) // 2 % 2 == 0
+    system = np.arange(80) // 2
+    posteriors[np.arange(80), np.where(right, system, (system + 1) % 40)] = 0.65
+    decided = decisions([UNKNOWN] * 81, [""] * 81, posteriors=posteriors, unknown=[0.35] * 80 + [1.0])
+    tracer = SimpleNamespace(
+        gallery=SimpleNamespace(systems=names),
+        settings=SimpleNamespace(prior_known=0.5),
+        decide=lambda embeddings, speech: decided,
+    )
+    bins, intervals = reliability_curves(tracer, clips, bootstrap_samples=2000, seed=0)["1 s"]
+    assert (bins.trials.tolist(), bins.hits.tolist()) == ([80, 1], [40, 1])
+    deviation = 50 / 40**0.5  # of a share of 50 % over 40 systems; over 80 clips it would be 5.6
+    assert intervals[0] == pytest.approx([50 - 1.96 * deviation, 50 + 1.96 * deviation], abs=2)
+    assert np.isnan(intervals[1]).all()
+
+
+def test_metric_that_cannot_be_computed_is_none():
+    def fails(weights):
+        raise ValueError("no trial")
+
+    systems = np.array(["a", "a", "b"])
+    results = bootstrap_over_systems({"x": fails, "y": lambda weights: None}, systems, samples=3, seed=0)
+    assert results == {"x": None, "x_ci95": None, "y": None, "y_ci95": None}
+
+
+def test_metric_without_resampling_has_weights_of_one():
+    results = bootstrap_over_systems(
+        {"sum": lambda weights: float(weights.sum())}, np.array(["a", "a", "b"]), samples=0, seed=0
+    )
+    assert results["sum"] == 3.0
