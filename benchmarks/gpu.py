@@ -222,8 +222,15 @@ class Training:
         self._sizes, self._device = sizes, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         is_cuda = self._device.type == "cuda"
         torch.manual_seed(0)
-        settings = {"aamsoftmax": {"margin": 0.2, "scale": 30.0}, "ge2e": {"scale": 10.0, "bias": -5.0}}[loss]
-        net = backbones.build("resnet34", dim=DIM, width=BANDS, pooling="sap").to(self._device).train()
+        settings = {
+            "aamsoftmax": {"margin": 0.2, "scale": 30.0},
+            "ge2e": {"scale": 10.0, "bias": -5.0, "variant": "wan2018"},
+        }[loss]
+        net = (
+            backbones.build("resnet34", dim=DIM, width=BANDS, pooling="sap", stem_order="norm-relu")
+            .to(self._device)
+            .train()
+        )
         self._loss = losses.build(loss, num_systems=SYSTEMS, dim=DIM, **settings).to(self._device)
         rows = np.arange(sizes.utterances)
         self.labels = rows % SYSTEMS

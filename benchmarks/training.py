@@ -298,7 +298,7 @@ def build_step_function(
 
 def small_net() -> Backbone:
     torch.manual_seed(0)
-    return backbones.build("resnet34", dim=DIM, width=40, pooling="sap")
+    return backbones.build("resnet34", dim=DIM, width=40, pooling="sap", stem_order="norm-relu")
 
 
 def synthetic_cache(utterances: int) -> FeatureCache:

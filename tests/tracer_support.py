@@ -57,13 +57,14 @@ def make_world(folder: Path, content: dict[str, Any] = CONTENT) -> World:
     rows = manifest.rows
     write_manifest(corpus / "manifest.parquet", rows, corpus="tones", root="audio")
     torch.manual_seed(0)
-    settings = {"scale": 10.0, "bias": -5.0}
+    settings = {"scale": 10.0, "bias": -5.0, "variant": "wan2018"}
     parts = {
-        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap"),
+        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu"),
         "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
     }
     metadata = CheckpointMetadata(
-        backbone="resnet34", backbone_settings={"pooling": "sap"}, dim=8, loss="ge2e", loss_settings=settings,
+        backbone="resnet34", backbone_settings={"pooling": "sap", "stem_order": "norm-relu"}, dim=8,
+        loss="ge2e", loss_settings=settings,
         systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
         front_end_parameters=dict(front_end.parameters()), feature_fingerprint="f" * 64, params=content, epoch=1,
         dev_eer_percent=50.0, git_commit="c" * 40, versions={"torch": "2"},

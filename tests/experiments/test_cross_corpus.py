@@ -38,7 +38,10 @@ from tests_support import FBANK, tone_corpus
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 PARAMS["score"]["bootstrap_samples"] = 20
 PARAMS["features"]["min_seconds"] = 0.1
-SETTINGS = {"ge2e": {"scale": 10.0, "bias": -5.0}, "amsoftmax": {"margin": 0.2, "scale": 30.0}}
+SETTINGS = {
+    "ge2e": {"scale": 10.0, "bias": -5.0, "variant": "wan2018"},
+    "amsoftmax": {"margin": 0.2, "scale": 30.0},
+}
 
 
 def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
@@ -47,7 +50,7 @@ def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
     front_end = features.build("fbank", **FBANK)
     metadata = CheckpointMetadata(
         backbone="resnet34",
-        backbone_settings={"pooling": "sap"},
+        backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
         dim=10,
         loss=loss,
         loss_settings=SETTINGS[loss],
@@ -64,7 +67,7 @@ def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
         versions={},
     )
     parts = {
-        "backbone": backbones.build("resnet34", dim=10, width=40, pooling="sap"),
+        "backbone": backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="norm-relu"),
         "loss": losses.build(loss, num_systems=2, dim=10, **SETTINGS[loss]),
     }
     save_checkpoint(stem, copy_weights(parts), dataclasses.replace(metadata, **changes))

@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from makermark.foundation.embeddings import read_embeddings, utterances_sha256, write_embeddings
+from makermark.foundation.embeddings import (
+    l2_normalise,
+    read_embeddings,
+    utterances_sha256,
+    write_embeddings,
+)
 from makermark.foundation.errors import FilesError
 from makermark.foundation.manifest import INPUT_SCHEMA, add_seen_columns
 
@@ -60,3 +65,15 @@ def test_read_embeddings_raises_for_another_kind_of_file(tmp_path):
     (tmp_path / "e.arrow").write_text(json.dumps({}))
     with pytest.raises(FilesError, match="damaged Arrow file"):
         read_embeddings(tmp_path / "e.arrow")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_any_size_are_normalised(dtype):
+    """1e20 squared is beyond float32. Rows below 2^60 have the same bits with and without a large row beside them."""
+    rows = np.array([[0.6, 0.8], [0.1, -0.7], [0, 0]], dtype)
+    factors = np.array([[1e20], [1e37], [1]], dtype)
+    np.testing.assert_allclose(np.linalg.norm(l2_normalise(factors * rows), axis=1), [1, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(l2_normalise(factors * rows), l2_normalise(rows), rtol=1e-6)
+    beside = l2_normalise(np.concatenate([rows, factors * rows]))
+    assert beside.dtype == dtype
+    assert np.array_equal(beside[:3], l2_normalise(rows))

@@ -25,7 +25,10 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-SETTINGS = {"aamsoftmax": {"margin": 0.2, "scale": 30.0}, "ge2e": {"scale": 10.0, "bias": -5.0}}
+SETTINGS = {
+    "aamsoftmax": {"margin": 0.2, "scale": 30.0},
+    "ge2e": {"scale": 10.0, "bias": -5.0, "variant": "wan2018"},
+}
 UTTERANCES, FRAMES = 48, 60
 
 

@@ -40,7 +40,7 @@ def corpus(tmp_path_factory):
 
 MODEL = CheckpointMetadata(
     backbone="resnet34",
-    backbone_settings={"pooling": "sap"},
+    backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
     dim=10,
     loss="softmax",
     loss_settings={},
@@ -118,7 +118,7 @@ def test_embed_corpus_stores_the_logits_of_every_utterance(corpus, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": "ge2e", "loss_settings": {"scale": 10.0, "bias": -5.0}},
+        {"loss": "ge2e", "loss_settings": {"scale": 10.0, "bias": -5.0, "variant": "wan2018"}},
         {"systems": ["fast", "middle", "another system"]},
     ],
 )

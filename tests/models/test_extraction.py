@@ -31,7 +31,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    network = backbones.build("resnet34", dim=10, width=40, pooling="sap")
+    network = backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="norm-relu")
     for module in network.modules():  # statistics as after training, other than 0 and 1
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -49,7 +49,7 @@ def weights(backbone):
 def metadata():
     return CheckpointMetadata(
         backbone="resnet34",
-        backbone_settings={"pooling": "sap"},
+        backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
         dim=10,
         loss="amsoftmax",
         loss_settings={"margin": 0.2, "scale": 30.0},
@@ -110,6 +110,28 @@ def test_load_checkpoint_restores_the_same_bits(tmp_path, weights, metadata):
     restored = copy_weights({"backbone": checkpoint.backbone, "loss": checkpoint.loss})
     assert restored.keys() == weights.keys()
     assert all(torch.equal(tensor, restored[name]) for name, tensor in weights.items())
+
+
+def test_load_checkpoint_computes_what_an_earlier_version_computed(tmp_path, metadata):
+    """Checkpoints without `stem_order` and `variant` come from the order relu-norm and the loss of Wan 2018."""
+    torch.manual_seed(0)
+    parts = {
+        "backbone": backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="relu-norm"),
+        "loss": losses.build("ge2e", num_systems=2, dim=10, scale=9.0, bias=-4.0, variant="wan2018"),
+    }
+    earlier = dataclasses.replace(
+        metadata,
+        backbone_settings={"pooling": "sap"},
+        loss="ge2e",
+        loss_settings={"scale": 9.0, "bias": -4.0},
+    )
+    save_checkpoint(tmp_path / "best", copy_weights(parts), earlier)
+    checkpoint = load_checkpoint(tmp_path / "best")
+    features = torch.randn(2, 50, 40)
+    with torch.no_grad():
+        assert torch.equal(checkpoint.backbone(features), parts["backbone"].eval()(features))
+    assert checkpoint.loss.as_published
+    assert checkpoint.metadata.backbone_settings["stem_order"] == "relu-norm"
 
 
 @pytest.mark.parametrize(

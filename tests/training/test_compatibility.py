@@ -51,8 +51,8 @@ def test_check_params_accepts_the_random_sampler_for_a_loss_without_groups(param
         ({"sampler": "random"}, "loss 'ge2e' compares utterances of one system"),
         ({"samplers": {"balanced": {"batch_systems": 4, "utterances_per_system": 1}}}, "make it 2 or more"),
         ({"losses": {"ge2e": {"scale": 10.0, "bais": -5.0}}}, r"unknown settings \['bais'\]"),
-        ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0}}}, "scale is -1.0"),
-        ({"backbones": {"resnet34": {"pooling": "max"}}}, "max"),
+        ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0, "variant": "wan2018"}}}, "scale is -1.0"),
+        ({"backbones": {"resnet34": {"pooling": "max", "stem_order": "norm-relu"}}}, "max"),
         (
             {"samplers": {"balanced": {"batch_systems": 0, "utterances_per_system": 6}}},
             "batch_systems is 0; it is at",

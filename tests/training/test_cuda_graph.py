@@ -54,7 +54,11 @@ class RefuseSynchronisation(TorchDispatchMode):
 def small_training(loss_name, *, backbone="resnet34", width=40, frames=30):
     """Return (step function, function that draws inputs, network) of a training with features on the device."""
     torch.manual_seed(0)
-    settings = {"pooling": "mean"} if backbone == "resnet34" else PARAMS.settings("backbones", backbone)
+    settings = (
+        {"pooling": "mean", "stem_order": "norm-relu"}
+        if backbone == "resnet34"
+        else PARAMS.settings("backbones", backbone)
+    )
     network = backbones.build(backbone, dim=8, width=width, encoder=None, **settings).train()
     loss = losses.build(loss_name, num_systems=4, dim=8, **PARAMS.losses[loss_name])
     groups = [*network.param_groups(1e-3), ParamGroup([*loss.parameters()], 1e-3)]

@@ -48,10 +48,10 @@ def run_training(
     rows = {split: manifest.rows[manifest.rows["split"] == split] for split in ("train", "dev")}
     systems, labels = np.unique(rows["train"]["system"].to_numpy(dtype=str), return_inverse=True)
     torch.manual_seed(seed)
-    backbone = backbones.build("resnet34", dim=8, width=40, pooling="sap")
+    backbone = backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu")
     if dropout:
         backbone.embedding = nn.Sequential(nn.Dropout(dropout), backbone.embedding)
-    settings = {"scale": 10.0, "bias": -5.0} if loss == "ge2e" else {}
+    settings = {"scale": 10.0, "bias": -5.0, "variant": "wan2018"} if loss == "ge2e" else {}
     objective = losses.build(loss, num_systems=len(systems), dim=8, **settings)
     sampler = samplers.build("balanced", labels.tolist(), seed=seed, batch_systems=3, utterances_per_system=4)
     dev_rows = cache.find_rows(rows["dev"]["utterance_id"])

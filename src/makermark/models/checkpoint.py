@@ -30,6 +30,9 @@ from makermark.models.losses import Loss
 Weights = dict[str, Tensor]  # by `PART/NAME`, such as `backbone/conv1.weight`
 
 ADDED_LATER = {"languages"}  # keys that checkpoints of earlier versions lack
+# Settings that earlier versions did not have, with the value that describes what those versions computed.
+EARLIER_BACKBONE_SETTINGS = {"resnet34": {"stem_order": "relu-norm"}}
+EARLIER_LOSS_SETTINGS = {"ge2e": {"variant": "wan2018"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,9 @@ def _read_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
     if not isinstance(content, dict) or not keys - ADDED_LATER <= set(content) <= keys:
         raise CheckpointError(f"{path}: not a checkpoint of this version of makermark; train again")
     digest = content.pop("weights_sha256")
+    backbone, loss = content["backbone"], content["loss"]
+    content["backbone_settings"] = EARLIER_BACKBONE_SETTINGS.get(backbone, {}) | content["backbone_settings"]
+    content["loss_settings"] = EARLIER_LOSS_SETTINGS.get(loss, {}) | content["loss_settings"]
     return CheckpointMetadata(**content), digest
 
 

@@ -26,7 +26,7 @@ from makermark.models.backbones import BACKBONES
 
 BANDS, DIM = 40, 6
 SMALL = {
-    "resnet34": {"pooling": "sap"},
+    "resnet34": {"pooling": "sap", "stem_order": "norm-relu"},
     "ecapa": {"channels": 16, "pooling": "asp"},
     "conformer": {"front_end": "fbank", "layers": 1, "heads": 2, "model_width": 16, "feed_forward": 16,
                   "kernel": 3, "dropout": 0.1, "pooling": "asp"},

@@ -115,8 +115,9 @@ def npair(loss: nn.Module, embeddings: Tensor, systems: Tensor) -> Tensor:
             terms = []
             for i, anchor in enumerate(anchors):
                 own = (anchor * positives[i]).sum()
-                others = [((anchor * p).sum() - own).exp() for j, p in enumerate(positives) if j != i]
-                terms.append(torch.log(1 + sum(others, torch.zeros_like(own))))
+                others = [(anchor * p).sum() for j, p in enumerate(positives) if j != i]
+                # log(1 + sum of e^(other - own)), for any size of the products
+                terms.append(negative_log_softmax(own, [own, *others]))
             choices.append(torch.stack(terms).mean())
     norms = torch.stack([(x * x).sum() for x in embeddings])
     return torch.stack(choices).mean() + loss.reg * norms.mean()

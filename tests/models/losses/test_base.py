@@ -10,11 +10,12 @@ from makermark.models.losses.base import (
     group_by_system,
     l2_normalise,
     l2_norms,
+    saturate,
     with_precomputed_grad,
 )
 
 
-@pytest.mark.parametrize("factor", [2e-12, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("factor", [2e-12, 1e-6, 1.0, 1e6, 1e20, 1e37])
 def test_rows_of_any_length_above_1e_12_are_normalised(factor: float) -> None:
     row = torch.tensor([[0.6, 0.8]])
     torch.testing.assert_close(l2_normalise(factor * row), row)
@@ -30,6 +31,16 @@ def test_rows_shorter_than_1e_12_count_as_zero_and_pass_no_gradient(factor: floa
     assert not unit.any()
     assert not gradient.any()
     assert l2_norms(row).item() == torch.inf
+
+
+def test_saturate_limits_the_value_and_passes_the_gradient() -> None:
+    values = torch.tensor([1e50, -1e50, 3.5], dtype=torch.float64, requires_grad=True)
+    limited = saturate(values, torch.float32)
+    largest = torch.finfo(torch.float32).max
+    assert limited.tolist() == [largest, -largest, 3.5]
+    (gradient,) = torch.autograd.grad(limited.sum(), values)
+    assert gradient.tolist() == [1, 1, 1]
+    assert saturate(torch.tensor(torch.nan), torch.float32).isnan()
 
 
 def test_rows_are_grouped_by_system() -> None:

@@ -301,6 +301,56 @@ def test_margin_loss_with_margin_zero_equals_cross_entropy() -> None:
         torch.testing.assert_close(loss(embeddings, systems), expected)
 
 
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_ge2e_of_the_trainer_averages_raw_embeddings_and_clamps_cosines(labels: list[int]) -> None:
+    """The code of Chung et al. 2020 (voxceleb_trainer), with `F.cosine_similarity` and loops over the utterances."""
+    torch.manual_seed(1)
+    settings = SETTINGS["ge2e"] | {"variant": "voxceleb-trainer"}
+    loss = build("ge2e", num_systems=NUM_SYSTEMS, dim=DIM, **settings).double()
+    embeddings, systems = batch_of(labels)
+    scaled = embeddings * torch.linspace(0.5, 3, len(labels))[:, None]  # the norms weight the centroids
+    rows = [(systems == system).nonzero().squeeze(1) for system in systems.unique()]
+    logits, targets = [], []
+    for target, own in enumerate(rows):
+        for row in own:
+            centroids = [scaled[own[own != row] if group is own else group].mean(dim=0) for group in rows]
+            cosines = nn.functional.cosine_similarity(scaled[row][None], torch.stack(centroids))
+            logits.append(loss.log_scale.exp() * cosines.clamp(min=1e-6) + loss.bias)
+            targets.append(target)
+    assert len(rows) == 1 or any((row - loss.bias).min() < 1e-4 for row in logits)  # a cosine was clamped
+    expected = nn.functional.cross_entropy(torch.stack(logits), torch.tensor(targets))
+    value = loss(scaled, systems)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, embeddings, retain_graph=True), torch.autograd.grad(expected, embeddings),
+        rtol=1e-7, atol=1e-9,
+    )  # fmt: skip
+    if len(rows) > 1:
+        assert value.item() != pytest.approx(loss_of("ge2e")(scaled, systems).item(), rel=1e-3)
+
+
+def test_ge2e_raises_for_unknown_variant() -> None:
+    with pytest.raises(ParamsError, match=r"unknown variant 'wan'; it must be one of"):
+        build("ge2e", num_systems=3, dim=4, **SETTINGS["ge2e"] | {"variant": "wan"})
+
+
+@pytest.mark.parametrize("factor", [1e15, 1e20, 1e30])
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_huge_float32_embeddings_has_the_gradient_of_the_formula(name: str, factor: float) -> None:
+    """Squares and products of such embeddings overflow in float32. The value is at most the largest float32."""
+    embeddings, systems = batch_of([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    huge = (factor * embeddings.detach()).float().requires_grad_()
+    exact = huge.detach().double().requires_grad_()
+    value = loss_of(name).float()(huge, systems)
+    expected = NAIVE[name](loss_of(name), exact, systems)
+    largest = torch.finfo(torch.float32).max * SETTINGS[name].get("npair_weight", 1)  # its term is limited
+    assert value.item() == pytest.approx(min(expected.item(), largest), rel=1e-4)
+    (gradient,) = torch.autograd.grad(value, huge)
+    (expected_gradient,) = torch.autograd.grad(expected, exact)
+    size = expected_gradient.abs().max().item()
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-3, atol=1e-3 * size)
+
+
 @pytest.mark.parametrize(
     ("name", "setting", "value"),
     [

@@ -76,8 +76,8 @@ def select_cells(
 def cell_overrides(cell: Cell, *, seed: int, as_in_paper: bool) -> dict[str, Any]:
     """Return the values that a cell overrides in params.yaml, by dotted name.
 
-    `as_in_paper` adds the schedule, batch and margins of the preset for the cell's backbone, so that one grid can hold
-    both backbones; otherwise those of params.yaml apply.
+    `as_in_paper` adds the network, schedule, batch and margins of the preset for the cell's backbone, so that one
+    grid can hold both backbones; otherwise those of params.yaml apply.
     """
     names = {
         "backbone": cell.backbone,
@@ -93,6 +93,7 @@ def cell_overrides(cell: Cell, *, seed: int, as_in_paper: bool) -> dict[str, Any
         "train": preset["train"],
         "samplers": {cell.sampler: preset["samplers"][cell.sampler]},
         "losses": {cell.loss: preset["losses"].get(cell.loss, {})},
+        "backbones": preset.get("backbones", {}),
         "ssl": preset.get("ssl", {}),
     }
     return names | flatten_settings(settings)

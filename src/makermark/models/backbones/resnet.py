@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from makermark.foundation.errors import ParamsError
 from makermark.models.backbones.base import Backbone, mask_padding_, normalise_over_time
 from makermark.models.backbones.pooling import build_pooling
 
@@ -19,6 +20,7 @@ FILTERS = (16, 32, 64, 128)
 BLOCKS = (3, 4, 6, 3)
 STRIDES = (1, 2, 2, 1)  # of each stage's first block, over frequency and time
 REDUCTION = 8  # of channels inside squeeze-and-excitation
+STEM_ORDERS = ("norm-relu", "relu-norm")
 
 
 class ResNet34(Backbone):
@@ -28,6 +30,10 @@ class ResNet34(Backbone):
     squeeze-and-excitation (Hu et al. 2018). The first convolution is 7 x 7 with stride 2 over frequency and 1 over
     time. The mean over the remaining bands gives the frames for pooling; a linear layer maps the pooled vector to
     `dim`. Bands are first normalised to mean 0 and variance 1 over each utterance's own frames.
+
+    `stem_order` is the order of what follows the first convolution: `norm-relu`, as in `ResNetSE34L` of the paper's
+    code (voxceleb_trainer), or `relu-norm`, as in its `ResNetSE34V2`. The blocks are the same in both. Raises
+    ParamsError for any other order.
     """
 
     front_end = "fbank"
@@ -35,8 +41,11 @@ class ResNet34(Backbone):
     first_layer, last_convolution = "stem", f"blocks.{sum(BLOCKS) - 1}"
     min_frames = 2  # normalisation over time needs two
 
-    def __init__(self, *, dim: int, pooling: str) -> None:
+    def __init__(self, *, dim: int, pooling: str, stem_order: str) -> None:
         super().__init__()
+        if stem_order not in STEM_ORDERS:
+            raise ParamsError(f"unknown stem_order {stem_order!r}; it must be one of {list(STEM_ORDERS)}")
+        self.norm_first = stem_order == "norm-relu"
         self.stem = nn.Conv2d(1, FILTERS[0], kernel_size=7, stride=(2, 1), padding=3, bias=False)
         self.stem_norm = nn.BatchNorm2d(FILTERS[0])
         self.blocks = nn.ModuleList()
@@ -61,7 +70,9 @@ class ResNet34(Backbone):
         with torch.autocast(features.device.type, enabled=False):
             bands = normalise_over_time(features.float(), lengths)
         images = bands.transpose(1, 2).contiguous().unsqueeze(3).permute(0, 3, 1, 2)  # (B, 1, F, T)
-        x = mask_padding_(self.stem_norm(F.relu_(self.stem(images))), lengths)
+        x = self.stem(images)
+        x = F.relu_(self.stem_norm(x)) if self.norm_first else self.stem_norm(F.relu_(x))
+        x = mask_padding_(x, lengths)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         frames = x.mean(dim=2).transpose(1, 2)  # (B, T / 4, C)

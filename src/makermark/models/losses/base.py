@@ -126,15 +126,30 @@ def query_index(embeddings: Tensor, batch: Groups) -> Tensor:
     return ranked[batch.sorted_index]
 
 
+def overflow_scale(embeddings: Tensor) -> Tensor:
+    """Return factors (..., 1) with which the squares of rows (..., D) are finite in float32.
+
+    The factor is 2^-100 for a row with a component above 2^60, and 1 otherwise. A power of two adds no rounding.
+    """
+    largest = embeddings.detach().abs().amax(dim=-1, keepdim=True)
+    return torch.ones_like(largest).masked_fill(largest > 2.0**60, 2.0**-100)
+
+
 def l2_norms(embeddings: Tensor) -> Tensor:
     """Return the Euclidean norms (..., 1) of rows (..., D); infinity for a zero row."""
-    norms: Tensor = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
-    return norms.masked_fill(norms < 1e-12, torch.inf)
+    scale = overflow_scale(embeddings)
+    return _row_norms(embeddings * scale) / scale
 
 
 def l2_normalise(embeddings: Tensor) -> Tensor:
     """Divide rows by their norm. A zero row stays zero and passes no gradient, unlike in `F.normalize`."""
-    return embeddings / l2_norms(embeddings)
+    scaled = embeddings * overflow_scale(embeddings)
+    return scaled / _row_norms(scaled)
+
+
+def _row_norms(embeddings: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+    return norms.masked_fill(norms < 1e-12, torch.inf)
 
 
 def with_precomputed_grad(x: Tensor, loss: Tensor, grad: Tensor) -> Tensor:
@@ -169,7 +184,30 @@ class _PrecomputedGrad(torch.autograd.Function):
 def full_precision(embeddings: Tensor) -> Iterator[Tensor]:
     """Disable autocast and yield the embeddings in float32 (float64 stays): small angles need the precision."""
     with torch.autocast(embeddings.device.type, enabled=False):
-        yield embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        yield embeddings.to(loss_dtype(embeddings))
+
+
+@contextmanager
+def double_precision(embeddings: Tensor) -> Iterator[Tensor]:
+    """Disable autocast and yield the embeddings in float64, which holds the squares of all float32 numbers.
+
+    For losses over inner products or distances of embeddings that are not normalised: at 1e20 those overflow in
+    float32. MPS has no float64; there the embeddings are yielded in float32.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        yield embeddings.float() if embeddings.device.type == "mps" else embeddings.double()
+
+
+def saturate(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert to `dtype`; numbers beyond its range become its largest. The gradient is passed on unchanged."""
+    limit = torch.finfo(dtype).max
+    constant = values.detach()
+    return (constant.clamp(-limit, limit) + (values - constant)).to(dtype)
+
+
+def loss_dtype(embeddings: Tensor) -> torch.dtype:
+    """Return the dtype of a loss of these embeddings: float64 for float64, otherwise float32."""
+    return torch.float64 if embeddings.dtype == torch.float64 else torch.float32
 
 
 def check_non_negative(loss: str, **settings: float) -> None:

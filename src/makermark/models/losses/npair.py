@@ -9,9 +9,11 @@ from makermark.models.losses.base import (
     Groups,
     Loss,
     check_non_negative,
-    full_precision,
+    double_precision,
     group_by_system,
+    loss_dtype,
     query_index,
+    saturate,
     with_precomputed_grad,
 )
 
@@ -41,8 +43,10 @@ class NPair(Loss):
 
     def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = group_by_system(systems, loss="npair")
-        with full_precision(embeddings) as x:
-            return with_precomputed_grad(x, *loss_and_grad(x.detach(), batch, reg=self.reg))
+        with double_precision(embeddings) as x:
+            loss, grad = loss_and_grad(x.detach(), batch, reg=self.reg)
+            dtype = loss_dtype(embeddings)
+            return with_precomputed_grad(embeddings.to(dtype), saturate(loss, dtype), saturate(grad, dtype))
 
 
 @torch.no_grad()

@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from makermark.models.losses.base import Groups, Loss, full_precision, group_by_system, query_index
+from makermark.models.losses.base import (
+    Groups,
+    Loss,
+    double_precision,
+    group_by_system,
+    loss_dtype,
+    query_index,
+    saturate,
+)
 
 
 class Proto(Loss):
@@ -28,7 +36,7 @@ class Proto(Loss):
 
     def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = group_by_system(systems, loss="proto")
-        with full_precision(embeddings) as x:
+        with double_precision(embeddings) as x:
             x = x - x.detach().mean(dim=0)  # keeps distances, and the precision of the products below
             queries = x[query_index(x.detach(), batch)]  # (R, C, D)
             sums = batch.membership().to(x.dtype).T @ x  # (C, D)
@@ -37,4 +45,5 @@ class Proto(Loss):
             similarities = 2 * queries @ prototypes.mT - prototypes.square().sum(dim=2)[:, None]  # (R, C, C)
             rounds, count = queries.shape[:2]
             target = torch.arange(count, device=x.device).repeat(rounds)
-            return F.cross_entropy(similarities.flatten(0, 1), target)
+            loss = F.cross_entropy(similarities.flatten(0, 1), target)
+            return saturate(loss, loss_dtype(embeddings))
