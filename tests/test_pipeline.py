@@ -191,11 +191,13 @@ def test_float16_features_do_not_change_the_eer(project):
 
 
 def test_run_in_mlflow_has_model_scores_and_commit(project):
-    (mlflow_run,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0"]
+    (mlflow_run,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0-e3"]
     assert mlflow_run.info.status == "FINISHED"
     assert mlflow_run.data.tags["makermark.model_sha256"] == digest(project / "models/best.safetensors")
     assert mlflow_run.data.tags["git.commit"] == run(project, "git", "rev-parse", "HEAD~1").stdout.strip()
-    assert mlflow_run.data.tags["git.dirty"] == "false"
+    assert (mlflow_run.data.tags["git.dirty"], mlflow_run.data.tags["git.changed"]) == ("false", "")
+    threads = mlflow_run.data.tags["torch.threads"]
+    assert threads == str(json.loads((project / "models/best.json").read_text())["threads"]) == "1"
     score = json.loads((project / "metrics/score.json").read_text())
     assert mlflow_run.data.metrics["test.eer_micro_percent"] == pytest.approx(
         score["test"]["eer_micro_percent"]
@@ -262,7 +264,7 @@ def test_commands_show_results_trace_and_info(project):
     ).stdout
     assert json.loads(trace.splitlines()[-1])["model_sha256"] == digest(project / "models/best.safetensors")
     info = run(project, "makermark", "info").stdout
-    assert "resnet34-ge2e-balanced-50-s0" in info
+    assert "resnet34-ge2e-balanced-50-s0-e3" in info
     assert "local:" in info
 
 
@@ -284,7 +286,7 @@ def test_another_loss_reruns_training_and_later_stages_only(project):
     assert float(shown[0]["test.eer_micro_percent"]) == pytest.approx(headline["test"]["eer_micro_percent"])
     assert not [name for name in shown[0] if ".strata." in name]
     assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
-    assert "resnet34-softmax-random-50-s0" in [r.info.run_name for r in runs(project)]
+    assert "resnet34-softmax-random-50-s0-e3" in [r.info.run_name for r in runs(project)]
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout")
 
@@ -296,7 +298,7 @@ def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project
     run(project, "dvc", "exp", "run", "--temp", "-S", "loss=angularproto")
     by_name = {r.info.run_name: r for r in runs(project)}
     for loss in ("amsoftmax", "aamsoftmax", "angularproto"):
-        mlflow_run = by_name[f"resnet34-{loss}-balanced-50-s0"]
+        mlflow_run = by_name[f"resnet34-{loss}-balanced-50-s0-e3"]
         assert mlflow_run.info.status == "FINISHED"
         assert "test.eer_micro_percent" in mlflow_run.data.metrics
         assert Path(

@@ -199,10 +199,11 @@ def test_train_depends_on_the_seed_only(corpus, tmp_path, uninterrupted):
     assert not are_equal(run_training(corpus, tmp_path / "other", seed=1)[1], uninterrupted[1])
 
 
-def test_resume_file_ignores_the_state_of_another_identity(corpus, tmp_path):
+def test_resume_file_ignores_the_state_of_another_identity(corpus, tmp_path, caplog):
     with pytest.raises(Killed):
         run_training(corpus, tmp_path, kill_after=1, identity={"experiment": "a"})
     resume = ResumeFile(tmp_path / "resume.safetensors", identity={"experiment": "b"})
+    assert "is of a training with other experiment: training starts from the beginning" in caplog.text
     assert resume.restore({}, torch.optim.AdamW([nn.Parameter(torch.zeros(1))])) is None
 
 

@@ -41,6 +41,7 @@ LABELS: tuple[str, ...] = get_args(Label)  # what can be traced
 STRATA_SOURCES: tuple[str, ...] = get_args(StrataSource)
 ADDRESS = re.compile(r"https?://[^\s/]\S*")
 ENCODER_LAYERS = ("last", "weighted")
+DEFAULT_EPOCHS = 28  # of train in params.yaml; a run with another number has it in its name
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -353,8 +354,13 @@ class Params(Section):
 
     @property
     def experiment(self) -> str:
-        """The name of the experiment, such as `resnet34-ge2e-balanced-50-s0`, or with `-noise` if augmented."""
+        """The name of the experiment, such as `resnet34-ge2e-balanced-50-s0`.
+
+        `-noise` follows if it is augmented with noise, `-e3` if it is trained for 3 instead of DEFAULT_EPOCHS epochs.
+        """
         suffix = "" if self.augment == "none" else f"-{self.augment}"
+        if self.train.epochs != DEFAULT_EPOCHS:
+            suffix += f"-e{self.train.epochs}"
         return f"{self.backbone}-{self.loss}-{self.sampler}-{self.dim}-s{self.seed}{suffix}"
 
     def settings(self, section: str, name: str) -> Settings:

@@ -29,7 +29,7 @@ from makermark.models.losses import Loss
 
 Weights = dict[str, Tensor]  # by `PART/NAME`, such as `backbone/conv1.weight`
 
-ADDED_LATER = {"languages"}  # keys that checkpoints of earlier versions lack
+ADDED_LATER = {"languages", "threads"}  # keys that checkpoints of earlier versions lack
 # Settings that earlier versions did not have, with the value that describes what those versions computed.
 EARLIER_BACKBONE_SETTINGS = {"resnet34": {"stem_order": "relu-norm"}}
 EARLIER_LOSS_SETTINGS = {"ge2e": {"variant": "wan2018"}}
@@ -56,6 +56,7 @@ class CheckpointMetadata:
     dev_eer_percent: float
     git_commit: str
     versions: dict[str, str]
+    threads: int | None = None  # of torch in training, which change the rounding of sums; None: not recorded
     emphasis: list[dict[str, float]] = field(default_factory=list)  # history of the bona fide pre-training
 
 

@@ -41,7 +41,14 @@ class ResumeFile:
     def __init__(self, path: Path, *, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._identity = json.dumps(identity, sort_keys=True)
-        self.run_id: str | None = self._read_metadata().get("run_id") or None
+        metadata = self._read_metadata()
+        if metadata and metadata["identity"] != self._identity:
+            log.warning(
+                "%s is of a training with other %s: training starts from the beginning",
+                path,
+                _describe_difference(metadata["identity"], self._identity),
+            )
+        self.run_id: str | None = self._read_own_metadata().get("run_id") or None
 
     def save(
         self, state: TrainingState, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
@@ -68,7 +75,7 @@ class ResumeFile:
         self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
     ) -> TrainingState | None:
         """Load the file into the modules and the optimizer; return None if there is no file of this training."""
-        metadata = self._read_metadata()
+        metadata = self._read_own_metadata()
         if not metadata:
             return None
         tensors = safetensors.torch.load_file(self._path)
@@ -87,8 +94,13 @@ class ResumeFile:
             best=select_part(tensors, "best"),
         )
 
+    def _read_own_metadata(self) -> dict[str, str]:
+        """Return the file's metadata; empty also if the file is of another identity."""
+        metadata = self._read_metadata()
+        return metadata if metadata.get("identity") == self._identity else {}
+
     def _read_metadata(self) -> dict[str, str]:
-        """Return the file's metadata; empty if there is no file, or if it is damaged or of another identity."""
+        """Return the file's metadata; empty if there is no file, or if it is damaged."""
         if not self._path.exists():
             return {}
         try:
@@ -97,8 +109,14 @@ class ResumeFile:
         except SafetensorError as error:
             log.warning("%s is damaged (%s): training starts from the beginning", self._path, error)
             return {}
-        return metadata if metadata.get("identity") == self._identity else {}
+        return metadata if "identity" in metadata else {}
 
     def remove(self) -> None:
         """Delete the file; call it after the checkpoints are written."""
         self._path.unlink(missing_ok=True)
+
+
+def _describe_difference(identity: str, other: str) -> str:
+    """Return the keys at which two identities, as JSON objects, differ."""
+    then, now = json.loads(identity), json.loads(other)
+    return ", ".join(sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key)))

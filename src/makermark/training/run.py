@@ -128,7 +128,13 @@ def train_experiment(
         )
         tracker.log_params(active_params(params))
         tracker.log_datasets(tracking.dataset_records(manifest, start))
-        tracker.set_tags(provenance | {"features.fingerprint": data.cache.fingerprint})
+        tracker.set_tags(
+            provenance
+            | {
+                "features.fingerprint": data.cache.fingerprint,
+                "torch.threads": str(torch.get_num_threads()),
+            }
+        )
         pretraining_history: list[EpochMetrics] = []
         if pretraining_loss is not None and pretraining_data is not None:
             with report_epochs(
@@ -176,6 +182,7 @@ def train_experiment(
             dev_eer_percent=result.history[-1]["dev_eer_percent"],
             git_commit=provenance["git.commit"],
             versions=library_versions(),
+            threads=torch.get_num_threads(),
             emphasis=pretraining_history,
         )
         write_results(models, result, metadata, {"backbone": backbone, "loss": loss}, tracker)
@@ -281,6 +288,7 @@ def training_identity(
         "features": data.cache.fingerprint,
         "utterances": hashlib.sha256("\n".join(identifiers).encode()).hexdigest(),
         "device": device.type,
+        "threads": torch.get_num_threads(),  # they change the rounding of sums, and so the weights
         "versions": library_versions(),
     }
     if data.augmented:

@@ -178,14 +178,19 @@ def test_changed_or_untracked_code_is_dirty(repository, path):
     (repository / "src").mkdir()
     (repository / path).write_text("changed\n")
     tags = tracking.provenance_tags(repository)
-    assert (tags["git.dirty"], tags["git.changed"]) == ("true", path)
+    assert (tags["git.dirty"], tags["git.changed"], tags["git.rewritten"]) == ("true", path, "")
 
 
-def test_files_that_the_run_itself_records_are_named_but_not_dirty(repository):
+def test_files_that_the_run_itself_records_are_named_apart_and_not_dirty(repository):
     (repository / "params.yaml").write_text("loss: aamsoftmax\n")
     (repository / "dvc.lock").write_text("stages: {}\n")
     tags = tracking.provenance_tags(repository)
-    assert (tags["git.dirty"], tags["git.changed"]) == ("false", "params.yaml\ndvc.lock")
+    assert (tags["git.dirty"], tags["git.changed"]) == ("false", "")
+    assert tags["git.rewritten"] == "params.yaml\ndvc.lock"
+    (repository / "code.py").write_text("changed\n")
+    tags = tracking.provenance_tags(repository)
+    assert (tags["git.dirty"], tags["git.changed"]) == ("true", "code.py")
+    assert tags["git.rewritten"] == "params.yaml\ndvc.lock"
 
 
 def test_a_detached_head_is_named_by_the_branch_that_stands_there(repository):

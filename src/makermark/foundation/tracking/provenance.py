@@ -32,8 +32,8 @@ def provenance_tags(
     """Return the tags of a run that starts in `repository`.
 
     - `git.commit`, `git.branch`: `none` without git; in a DVC experiment, its baseline.
-    - `git.dirty`: `true` if anything but EXPERIMENT_FILES differs from the commit, untracked files included;
-      `git.changed` names what differs. `unknown` without git.
+    - `git.dirty`: `true` if anything but EXPERIMENT_FILES differs from the commit, untracked files included; `unknown`
+      without git. `git.changed` names what makes it dirty, and `git.rewritten` which of EXPERIMENT_FILES differ.
     - `dvc.experiment`: the name of the DVC experiment, `none` outside `dvc exp run`.
     - `data.STAGE`: the hashes in dvc.lock of the outputs of each of `data_stages`; `none` without it.
     - `version.*`, `machine.*`, `device`.
@@ -59,14 +59,19 @@ def provenance_tags(
 
 
 def changes(repository: Path) -> dict[str, str]:
-    """Return the tags `git.dirty` and `git.changed`."""
-    changed = changed_files(repository)
-    if changed is None:
-        return {"git.dirty": "unknown", "git.changed": ""}
-    dirty = any(not path.startswith(EXPERIMENT_FILES) for path in changed)
+    """Return the tags `git.dirty`, `git.changed` and `git.rewritten`."""
+    paths = changed_files(repository)
+    if paths is None:
+        return {"git.dirty": "unknown", "git.changed": "", "git.rewritten": ""}
+    rewritten = [path for path in paths if path.startswith(EXPERIMENT_FILES)]
+    changed = [path for path in paths if path not in rewritten]
     more = len(changed) - MAX_CHANGES_NAMED
     names = changed[:MAX_CHANGES_NAMED] + [f"and {more} more"] * (more > 0)
-    return {"git.dirty": str(dirty).lower(), "git.changed": "\n".join(names)}
+    return {
+        "git.dirty": str(bool(changed)).lower(),
+        "git.changed": "\n".join(names),
+        "git.rewritten": "\n".join(rewritten),
+    }
 
 
 def stage_outputs_hash(lock: Path, stage: str) -> str:
