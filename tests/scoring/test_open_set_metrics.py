@@ -14,6 +14,7 @@ from makermark.foundation.embeddings import EmbeddingTable
 from makermark.scoring.detectors import DETECTORS, DetectorInput, knn, mahalanobis, nsd
 from makermark.scoring.evaluation import choose_detector_on_dev, evaluate_open_set
 from makermark.scoring.open_set_metrics import OpenSetTrials, compute_open_set_metrics
+from makermark.scoring.pairs.intervals import quantile_levels
 
 SEEN = np.array(["a", "b", "c"])
 
@@ -165,7 +166,7 @@ def test_open_set_intervals_equal_quantiles_over_resamples_scored_one_by_one(dec
         if known[drawn].any() and not known[drawn].all():
             resample = compute_metrics(scores[drawn], known[drawn])
             resampled.append((100 * roc_auc_score(known[drawn], scores[drawn]), resample["fpr95_percent"]))
-    expected = np.quantile(resampled, [0.025, 0.975], axis=0)
+    expected = np.quantile(resampled, quantile_levels(4), axis=0)  # 4 known, 5 unknown systems
     np.testing.assert_allclose(metrics["auroc_ci95_percent"], expected[:, 0], rtol=1e-9)
     np.testing.assert_allclose(metrics["fpr95_ci95_percent"], expected[:, 1], rtol=1e-9)
 
@@ -181,6 +182,13 @@ def test_open_set_intervals_resample_systems_not_utterances():
     assert low < metrics["auroc_percent"] < high
     assert high - low > 15  # 360 independent utterances would give about 6
     assert metrics == compute_metrics(scores, known, systems=names, samples=400)
+
+
+def test_open_set_metrics_with_one_unknown_system_have_no_interval():
+    systems = np.array(["a", "u", "b", "u"])
+    metrics = compute_metrics([4.0, 3.0, 2.0, 1.0], [1, 0, 1, 0], systems=systems, samples=50)
+    assert metrics["auroc_percent"] == 75
+    assert (metrics["auroc_ci95_percent"], metrics["fpr95_ci95_percent"]) == (None, None)
 
 
 def test_open_set_metrics_without_unknown_utterances_are_none():

@@ -8,17 +8,18 @@ import pandas as pd
 import pytest
 
 from makermark.scoring.calibration import cllr
+from makermark.scoring.pairs.intervals import quantile_levels
 from makermark.tracing import evaluation
 from makermark.tracing.bundle import ClipSet
 from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
 from makermark.tracing.evaluation import (
+    WeightedPercent,
     bootstrap_over_systems,
     classify_outcomes,
     evaluate_comparison,
     reliability_curves,
     trial_metric,
     weighted_mean,
-    weighted_percent,
 )
 
 
@@ -139,8 +140,8 @@ def test_pairs_share_no_utterance_and_are_limited_by_the_shorter_clip(monkeypatc
 def test_weighted_metrics_worked_by_hand():
     flags, among = np.array([True, False, True, True]), np.array([True, True, True, False])
     weights = np.array([1.0, 2.0, 5.0, 7.0])
-    assert weighted_percent(flags, among)(weights) == pytest.approx(75)
-    assert weighted_percent(flags, among)(np.array([0.0, 0.0, 0.0, 7.0])) is None
+    assert WeightedPercent(flags, among)(weights) == pytest.approx(75)
+    assert WeightedPercent(flags, among)(np.array([0.0, 0.0, 0.0, 7.0])) is None
     assert weighted_mean(np.array([1.0, 2.0, 3.0, 4.0]))(weights) == pytest.approx((1 + 4 + 15 + 28) / 15)
 
 
@@ -210,3 +211,33 @@ def test_metric_without_resampling_has_weights_of_one():
         {"sum": lambda weights: float(weights.sum())}, np.array(["a", "a", "b"]), samples=0, seed=0
     )
     assert results["sum"] == 3.0
+
+
+def test_interval_has_the_quantile_levels_of_the_systems_of_its_clips():
+    """Ten systems are resampled. Three are among the clips of one percentage, one is among those of another."""
+    systems = np.array([f"s{number}" for number in range(10)])
+    flags = np.arange(10) % 2 == 0
+    metrics = {
+        "all": WeightedPercent(flags, np.full(10, True)),
+        "mean": weighted_mean(np.arange(10.0)),
+        "three": WeightedPercent(flags, np.arange(10) < 3),
+        "one": WeightedPercent(flags, np.arange(10) == 0),
+    }
+    results = bootstrap_over_systems(metrics, systems, samples=500, seed=4)
+    draws = np.random.default_rng(4).multinomial(10, np.full(10, 0.1), size=500)
+    three = draws[draws[:, :3].sum(axis=1) > 0, :3]
+    expected = {
+        "all": np.quantile(10 * draws[:, ::2].sum(axis=1), quantile_levels(10)),
+        "mean": np.quantile(draws @ np.arange(10.0) / 10, quantile_levels(10)),
+        "three": np.quantile(100 * three[:, ::2].sum(axis=1) / three.sum(axis=1), quantile_levels(3)),
+    }
+    for name, interval in expected.items():
+        assert results[f"{name}_ci95"] == pytest.approx(interval)
+    assert results["one"] == 100.0
+    assert results["one_ci95"] is None
+
+
+def test_weighted_percent_multiplies_its_own_weights():
+    flags, among = np.array([True, False, True]), np.array([True, True, False])
+    metric = WeightedPercent(flags, among, np.array([3.0, 1.0, 9.0]))
+    assert metric(np.array([1.0, 2.0, 5.0])) == pytest.approx(60)  # 3 of 3 + 2

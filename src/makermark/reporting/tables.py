@@ -9,11 +9,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from makermark.foundation.manifest import SPLITS
+from makermark.scoring.pairs.intervals import MIN_INTERVAL_SYSTEMS
 
 Metrics = Mapping[str, Any]
 
 TEXT_COLUMNS = 3  # the other columns hold numbers
-MIN_INTERVAL_SYSTEMS = 5  # a bootstrap over fewer systems is not informative: no interval is shown
 BASELINE_NAMES = {
     "logmel_stats": "log-mel statistics",
     "resemblyzer": "speaker encoder",

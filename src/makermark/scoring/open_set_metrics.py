@@ -22,7 +22,7 @@ from makermark.foundation.arrays import BoolArray, FloatArray, RealArray, StrArr
 from makermark.foundation.embeddings import l2_normalise
 from makermark.scoring.detectors import DETECTORS, Detector, DetectorInput
 from makermark.scoring.pairs.error_rates import interpolate_crossing
-from makermark.scoring.pairs.intervals import QUANTILE_LEVELS, Interval
+from makermark.scoring.pairs.intervals import Interval, quantile_levels
 
 TRUE_ACCEPT_RATE = 0.95  # of FPR95
 ROUNDING = 1e-12  # tolerance for a rate that equals TRUE_ACCEPT_RATE
@@ -240,9 +240,14 @@ def _bootstrap_intervals(
     """Return the 95 % intervals of AUROC and FPR95, in percent, from resampled systems.
 
     A resample only weights counts per system that are made once. scikit-learn would sort all utterances again for every
-    resample.
+    resample. The quantile levels are those of the smaller group, the known or the unknown systems, because both metrics
+    compare two groups and the smaller one determines most of their variance. The intervals are None if that group has
+    one system.
     """
     names, column = np.unique(systems, return_inverse=True)
+    smaller_group = min(len(np.unique(column[group])) for group in (is_known, ~is_known))
+    if smaller_group < 2:
+        return None, None
     rng = np.random.default_rng([seed, 1])
     weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples).astype(
         np.float64
@@ -261,7 +266,8 @@ def _bootstrap_intervals(
     )
     first = _first_row_reaching(accepted_known, weights, (TRUE_ACCEPT_RATE - ROUNDING) * known_total)
     fprs = np.einsum("dc,dc->d", accepted_unknown[first], weights) / unknown_total
-    (auroc_low, fpr_low), (auroc_high, fpr_high) = 100 * np.quantile([aurocs, fprs], QUANTILE_LEVELS, axis=1)
+    levels = quantile_levels(smaller_group)
+    (auroc_low, fpr_low), (auroc_high, fpr_high) = 100 * np.quantile([aurocs, fprs], levels, axis=1)
     return (float(auroc_low), float(auroc_high)), (float(fpr_low), float(fpr_high))
 
 

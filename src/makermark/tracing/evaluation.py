@@ -8,6 +8,7 @@ one system are not independent. The intervals of EERs are in `scoring.pairs`, th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +23,11 @@ from makermark.scoring.calibration import (
     reliability_bins,
 )
 from makermark.scoring.open_set_metrics import OpenSetTrials, compute_open_set_metrics
-from makermark.scoring.pairs.intervals import QUANTILE_LEVELS
+from makermark.scoring.pairs.intervals import MIN_INTERVAL_SYSTEMS, quantile_levels
 from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
 from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
 from makermark.tracing.tracer import Tracer
 
-MIN_SYSTEMS = 5  # a bin with fewer has no interval
 OUTCOMES = ("correct", "family", "wrong", "unknown", "too_little")
 WeightedMetric = Callable[[FloatArray], float | None]  # takes weights (N,); may raise ValueError
 
@@ -89,15 +89,15 @@ def _clip_metrics(
         return 100 * expected_calibration_error(probability, correct, weights=clip_weights)
 
     metrics: dict[str, WeightedMetric] = {
-        "identification_percent": weighted_percent(correct, seen),
-        "coverage_percent": weighted_percent(covered, seen),
+        "identification_percent": WeightedPercent(correct, seen),
+        "coverage_percent": WeightedPercent(covered, seen),
         "cllr": trial_metric(cllr, llrs, target),
         "min_cllr": trial_metric(min_cllr, llrs, target),
         "posterior_error_percent": error_percent,
     }
     for group, among in {"seen": seen, "unseen": ~seen}.items():
         for outcome in OUTCOMES:
-            metrics[f"{group}_{outcome}_percent"] = weighted_percent(outcomes == outcome, among)
+            metrics[f"{group}_{outcome}_percent"] = WeightedPercent(outcomes == outcome, among)
     return metrics
 
 
@@ -169,7 +169,7 @@ class ReliabilityCurve(NamedTuple):
     """Reliability of the top posterior of clips of one length.
 
     - interval_percent (P, 2): 95 % interval of the observed share in each bin, by a bootstrap over systems; NaN for a
-      bin with clips of fewer than MIN_SYSTEMS systems
+      bin with clips of fewer than MIN_INTERVAL_SYSTEMS systems
     """
 
     bins: ReliabilityBins
@@ -212,16 +212,12 @@ def _bin_intervals(
     index = bin_index(probability)
     numbers = np.unique(index[weights > 0]).tolist()
 
-    def share_of_bin(inside: BoolArray) -> WeightedMetric:
-        percent = weighted_percent(correct, inside)
-        return lambda counts: percent(counts * weights)
-
-    shares = {str(number): share_of_bin(index == number) for number in numbers}
+    shares = {str(number): WeightedPercent(correct, index == number, weights) for number in numbers}
     results = bootstrap_over_systems(shares, systems, samples=samples, seed=seed)
     intervals = np.full((len(numbers), 2), np.nan)
     for row, number in enumerate(numbers):
         interval = results[f"{number}_ci95"]
-        if interval and len(set(systems[index == number])) >= MIN_SYSTEMS:
+        if interval and len(set(systems[index == number])) >= MIN_INTERVAL_SYSTEMS:
             intervals[row] = interval
     return intervals
 
@@ -266,7 +262,9 @@ def bootstrap_over_systems(
     """Return each metric under its name, and its 95 % interval under NAME_ci95.
 
     `systems` (N,) is the system of each clip. A metric that is None, or raises ValueError, cannot be computed: the
-    value is then None, and such a bootstrap sample is omitted from the interval.
+    value is then None, and such a bootstrap sample is omitted from the interval. The interval is the expanded
+    percentile interval (`scoring.pairs.intervals.quantile_levels`) of the systems on which the metric depends: those of
+    its clips for a WeightedPercent, all for other metrics. With one such system it is None.
     """
     names, column = np.unique(systems, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -276,8 +274,12 @@ def bootstrap_over_systems(
         results[name] = _evaluate(metric, np.ones(len(systems)))
         resampled = [_evaluate(metric, counts[column].astype(np.float64)) for counts in draws]
         values = [value for value in resampled if value is not None]
-        interval = [float(end) for end in np.quantile(values, QUANTILE_LEVELS)] if values else None
-        results[f"{name}_ci95"] = interval
+        among = metric.among if isinstance(metric, WeightedPercent) else np.full(len(systems), True)
+        count = len(set(systems[among]))
+        has_interval = values and count > 1
+        results[f"{name}_ci95"] = (
+            np.quantile(values, quantile_levels(count)).tolist() if has_interval else None
+        )
     return results
 
 
@@ -288,17 +290,22 @@ def _evaluate(metric: WeightedMetric, weights: FloatArray) -> float | None:
         return None
 
 
-def weighted_percent(flags: BoolArray, among: BoolArray) -> WeightedMetric:
-    """Return the metric that is the weighted percentage of `flags` (N,) among the clips of `among` (N,).
+@dataclass(frozen=True, eq=False)
+class WeightedPercent:
+    """The metric that is the weighted percentage of `flags` (N,) among the clips of `among` (N,).
 
-    Its value is None if no such clip has a weight.
+    Its value is None if no such clip has a weight. `prior_weights` (N,) are further weights of the clips.
     """
 
-    def percent(weights: FloatArray) -> float | None:
-        total = weights[among].sum()
-        return 100 * float(weights[among & flags].sum() / total) if total else None
+    flags: BoolArray
+    among: BoolArray
+    prior_weights: FloatArray | None = None
 
-    return percent
+    def __call__(self, weights: FloatArray) -> float | None:
+        if self.prior_weights is not None:
+            weights = weights * self.prior_weights
+        total = weights[self.among].sum()
+        return 100 * float(weights[self.among & self.flags].sum() / total) if total else None
 
 
 def weighted_mean(values: FloatArray) -> WeightedMetric:

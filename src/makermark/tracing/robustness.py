@@ -36,10 +36,10 @@ from makermark.scoring.pairs import score_all_pairs
 from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
 from makermark.tracing.evaluation import (
     WeightedMetric,
+    WeightedPercent,
     bootstrap_over_systems,
     evaluate_clips,
     trial_metric,
-    weighted_percent,
 )
 from makermark.tracing.extractor import ClipExtractor, speech_seconds
 from makermark.tracing.tracer import Tracer
@@ -208,7 +208,7 @@ def _bootstrap_main_metrics(tracer: Tracer, clips: ClipSet, *, samples: int, see
     target = clips.systems[:, None] == names
     correct = names[llrs.argmax(axis=1)] == clips.systems
     metrics: dict[str, WeightedMetric] = {
-        "identification_percent": weighted_percent(correct, target.any(axis=1)),
+        "identification_percent": WeightedPercent(correct, target.any(axis=1)),
         "cllr": trial_metric(cllr, tracer.calibration.limit(llrs), target),
     }
     return bootstrap_over_systems(metrics, clips.systems, samples=samples, seed=seed)
@@ -236,7 +236,7 @@ def _evaluate_shortcut(
 def _nearest_centroid_accuracy(clips: ClipSet, gallery_clips: ClipSet) -> WeightedMetric:
     systems, centroids = system_centroids(gallery_clips.embeddings, gallery_clips.systems)
     correct = systems[(clips.embeddings @ centroids.T).argmax(axis=1)] == clips.systems
-    return weighted_percent(correct, np.isin(clips.systems, systems))
+    return WeightedPercent(correct, np.isin(clips.systems, systems))
 
 
 def _add_remaining_accuracy(by_shortcut: dict[str, Any]) -> dict[str, Any]:

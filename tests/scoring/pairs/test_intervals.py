@@ -5,11 +5,57 @@ import pytest
 from brute_force import Trials, eer_percent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm, t
 
 from makermark.scoring.pairs import score_all_pairs
-from makermark.scoring.pairs.intervals import bootstrap_intervals
+from makermark.scoring.pairs.intervals import bootstrap_intervals, percentile_interval, quantile_levels
 
 SAMPLES = 25
+
+
+def hesterberg_levels(systems):
+    """Return alpha' = Phi(-sqrt(n / (n - 1)) t_{alpha/2, n - 1}) and 1 - alpha' (Hesterberg 2015)."""
+    alpha = norm.cdf(-np.sqrt(systems / (systems - 1)) * t.ppf(0.975, systems - 1))
+    return alpha, 1 - alpha
+
+
+@pytest.mark.parametrize("systems", [3, 5, 6, 9, 27, 64, 1000])
+def test_quantile_levels_are_those_of_hesterberg(systems):
+    assert quantile_levels(systems) == pytest.approx(hesterberg_levels(systems), rel=1e-9)
+
+
+def test_quantile_levels_of_nine_systems_by_hand():
+    """t of 8 degrees of freedom is 2.3060; times sqrt(9 / 8), 1.06066, it is 2.4459; Phi(-2.4459) is 0.00722."""
+    assert quantile_levels(9) == pytest.approx((0.00722, 0.99278), abs=5e-6)
+
+
+def test_quantile_levels_of_many_systems_approach_the_plain_percentiles():
+    assert quantile_levels(10**7) == pytest.approx((0.025, 0.975), abs=1e-6)
+    lows = [quantile_levels(systems)[0] for systems in (2, 3, 5, 9, 27, 64, 1000)]
+    assert lows == sorted(lows)
+    assert lows[-1] < 0.025
+
+
+def test_quantile_levels_of_two_systems_span_all_resamples():
+    low, high = quantile_levels(2)  # t of one degree of freedom is 12.706
+    assert low == pytest.approx(norm.cdf(-np.sqrt(2) * 12.706204736), rel=1e-6)
+    assert 0 < low < 1e-70
+    values = np.random.default_rng(0).normal(size=1000)
+    assert np.quantile(values, (low, high)) == pytest.approx((values.min(), values.max()))
+
+
+@pytest.mark.parametrize("systems", [0, 1])
+def test_one_system_has_no_quantile_levels(systems):
+    with pytest.raises(ValueError, match="needs at least 2"):
+        quantile_levels(systems)
+
+
+def test_interval_of_few_systems_is_wider_than_plain_percentiles_and_of_many_is_not():
+    """The same resampled EERs, 0 to 100 %, once as those of 5 and once as those of 1,000 systems."""
+    eers = np.append(np.linspace(0, 1, 1001), np.nan)
+    few, many = percentile_interval(eers, 5), percentile_interval(eers, 1000)
+    assert many == pytest.approx((2.5, 97.5), abs=0.02)
+    assert few == pytest.approx((0.095, 99.905), abs=0.01)  # Phi(-sqrt(5 / 4) 2.7764) is 0.00095
 
 
 def listed_eers(trials, scores, *, seed, samples):
@@ -49,7 +95,7 @@ def test_intervals_equal_those_of_listed_weighted_trials(systems, utterances, se
     for interval, eers in zip(
         intervals, listed_eers(trials, scores, seed=[seed], samples=SAMPLES), strict=True
     ):
-        assert interval == pytest.approx(np.quantile(eers, [0.025, 0.975]), abs=1e-6)
+        assert interval == pytest.approx(np.quantile(eers, hesterberg_levels(systems)), abs=1e-6)
 
 
 def test_intervals_of_a_set_equal_those_of_its_pairs_up_to_binning():
@@ -59,8 +105,8 @@ def test_intervals_of_a_set_equal_those_of_its_pairs_up_to_binning():
     scores = score_all_pairs(embeddings, names, bootstrap_samples=SAMPLES, seed=3)
     trials = Trials(embeddings, names)
     micro, macro = listed_eers(trials, trials.scores, seed=[3, 0], samples=SAMPLES)
-    assert scores.eer_micro_ci95_percent == pytest.approx(np.quantile(micro, [0.025, 0.975]), abs=0.05)
-    assert scores.eer_macro_ci95_percent == pytest.approx(np.quantile(macro, [0.025, 0.975]), abs=0.05)
+    assert scores.eer_micro_ci95_percent == pytest.approx(np.quantile(micro, hesterberg_levels(8)), abs=0.05)
+    assert scores.eer_macro_ci95_percent == pytest.approx(np.quantile(macro, hesterberg_levels(8)), abs=0.05)
     assert scores.eer_micro_ci95_percent[0] < scores.eer_micro_percent < scores.eer_micro_ci95_percent[1]
 
 

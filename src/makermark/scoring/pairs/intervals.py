@@ -6,6 +6,12 @@ system that is drawn m times counts as m systems with the same utterances: its t
 trials with a system that is drawn n times have the weight m n. Pairs across two copies of one system are omitted. As
 non-target trials they would be wrong, and as target trials they would pair every utterance with itself.
 
+The interval is the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The
+American Statistician 69(4), 371-386). The plain percentile interval is too narrow for few systems, because a bootstrap
+estimates a standard error that is too small by the factor sqrt((C - 1) / C) and takes normal instead of t quantiles.
+`quantile_levels` corrects both. It does not correct a set in which one system dominates.
+benchmarks/interval_coverage.py measures how often the intervals contain the true EER.
+
 `scoring.open_set_metrics` and `tracing.evaluation` resample systems for other metrics.
 
 The EER of a resample is computed by compiled code from weighted counts (`weighted_eer`), because a set has thousands of
@@ -20,15 +26,31 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 from makermark.foundation.arrays import AnyArray, Float32Array, FloatArray, IntArray
 from makermark.scoring.pairs.cpu import compiled
 
 TABLE_BYTES = 1 << 24  # limit for the table of accepted pairs (C x bins x C x float32)
 MIN_BINS = 64
-QUANTILE_LEVELS = (0.025, 0.975)
+MIN_INTERVAL_SYSTEMS = 5  # with fewer, tables and plots show no interval: it would not be informative
+TAIL = 0.025  # the share of each tail outside a 95 % interval
 
 Interval = tuple[float, float]
+
+
+def quantile_levels(systems: int) -> tuple[float, float]:
+    """Return the quantiles of a bootstrap over this number of systems that are the ends of a 95 % interval.
+
+    Expanded percentile interval (Hesterberg 2015): the lower level is Phi(sqrt(C / (C - 1)) t), with t the 2.5 %
+    quantile of Student's distribution with C - 1 degrees of freedom; the upper level is 1 minus the lower one. They
+    approach 0.025 and 0.975 for many systems. For two systems they are so close to 0 and 1 that the interval spans all
+    resamples. Raises ValueError for fewer than two systems, which have no variance.
+    """
+    if systems < 2:
+        raise ValueError(f"{systems} system(s): an interval over systems needs at least 2")
+    low = float(ndtr(np.sqrt(systems / (systems - 1)) * stdtrit(systems - 1, TAIL)))
+    return low, 1 - low
 
 
 def bootstrap_intervals(
@@ -41,20 +63,39 @@ def bootstrap_intervals(
     seed: list[int],
     threads: int = 1,
 ) -> tuple[Interval | None, Interval | None]:
-    """Return the 95 % percentile intervals of the micro and the macro EER, in percent.
+    """Return the 95 % intervals of the micro and the macro EER, in percent; see `resampled_eers`.
 
-    The pairs are the rows `blocks` of counts (all, bins). first, second (all,) are the two systems of every row, with
-    first <= second; among `blocks` they are numbered from 0 without gaps.
-
-    All systems are drawn `samples` times with replacement. A resample without trials of both kinds has no EER and is
-    left out; the interval is None if no resample is left. Bins are merged until the table fits into TABLE_BYTES, but
-    MIN_BINS remain (256 C^2 bytes, 134 MB for 724 systems); inside a bin the ROC is taken as straight.
-
-    Memory: the table of C x bins x C float32, and 8 C bytes per resample. Resamples are shared among `threads`.
+    The interval is None for fewer than two systems, and if no resample has trials of both kinds.
     """
     systems = int(second[blocks].max()) + 1
     if samples == 0 or systems < 2:
         return None, None
+    micro, macro = resampled_eers(counts, blocks, first, second, samples=samples, seed=seed, threads=threads)
+    return percentile_interval(micro, systems), percentile_interval(macro, systems)
+
+
+def resampled_eers(
+    counts: AnyArray,
+    blocks: IntArray,
+    first: IntArray,
+    second: IntArray,
+    *,
+    samples: int,
+    seed: list[int],
+    threads: int = 1,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the micro and the macro EER (R,), in [0, 1], of every resample of the systems.
+
+    The pairs are the rows `blocks` of counts (all, bins). first, second (all,) are the two systems of every row, with
+    first <= second; among `blocks` they are numbered from 0 without gaps.
+
+    All systems are drawn `samples` times with replacement. The EERs of a resample without trials of both kinds are NaN.
+    Bins are merged until the table fits into TABLE_BYTES, but MIN_BINS remain (256 C^2 bytes, 134 MB for 724 systems);
+    inside a bin the ROC is taken as straight.
+
+    Memory: the table of C x bins x C float32, and 8 C bytes per resample. Resamples are shared among `threads`.
+    """
+    systems = int(second[blocks].max()) + 1
     bins = counts.shape[1]
     while bins > MIN_BINS and systems * systems * bins * 4 > TABLE_BYTES:
         bins //= 2
@@ -70,15 +111,15 @@ def bootstrap_intervals(
         ]
         for call in calls:
             call.result()
-    return percentile_interval(micro), percentile_interval(macro)
+    return micro, macro
 
 
-def percentile_interval(eers: FloatArray) -> Interval | None:
-    """Return the interval, in percent, of resampled EERs (R,) in [0, 1]; NaN are left out."""
+def percentile_interval(eers: FloatArray, systems: int) -> Interval | None:
+    """Return the interval, in percent, of EERs (R,) in [0, 1] from a bootstrap over `systems`; NaN are left out."""
     eers = eers[~np.isnan(eers)]
     if len(eers) == 0:
         return None
-    low, high = np.quantile(eers, QUANTILE_LEVELS)
+    low, high = np.quantile(eers, quantile_levels(systems))
     return 100 * float(low), 100 * float(high)
 
 
