@@ -159,6 +159,42 @@ def test_sentences_are_equal_in_any_case_and_spacing():
     assert result["bytes", "train", "test"]["shared"] == 0
 
 
+def test_systems_that_are_new_in_both_dev_and_test_are_counted():
+    """Test has 2 rows of a (in train), 3 of x and 2 of y (in dev too), and 4 of z: 3 + 1 of 10 unseen target trials."""
+    systems = {"train": "aab", "dev": "axxyv", "test": "aaxxxyyzzzz"}
+    names = [(split, name) for split, row in systems.items() for name in row]
+    rows = rows_of(*((split, name, str(i)) for i, (split, name) in enumerate(names)))
+    report = audited(rows)
+    assert report["new_in_both"] == {
+        "systems": ["x", "y"],
+        "rows": 5,
+        "unseen_rows": 9,
+        "target_trials": 4,
+        "unseen_target_trials": 10,
+        "all_target_trials": 11,
+    }
+    assert sentences_of(report, "new_in_both") == [
+        "2 systems that are not in train are in both dev and test (x, y), so that what is chosen on dev has met them: "
+        "5 of the 9 rows of unseen systems in test (55.6 %) and 4 of the 10 target trials of these rows (40.0 %; "
+        "36.4 % of all target trials of test)"
+    ]
+
+
+def test_one_row_per_system_in_both_dev_and_test_has_no_target_trial():
+    report = audited(rows_of(("train", "a", "1"), ("dev", "x", "2"), ("test", "x", "3")))
+    assert "0 of the 0 target trials of these rows (-; - of all" in sentences_of(report, "new_in_both")[0]
+    assert (
+        "1 system that is not in train is in both dev and test (x)" in sentences_of(report, "new_in_both")[0]
+    )
+
+
+def test_system_of_train_dev_and_test_is_not_new():
+    rows = pd.concat([CLEAN, rows_of(("dev", "a", "9"), ("dev", "x", "10"), ("test", "y", "11"))])
+    report = audited(rows.fillna(""))
+    assert report["new_in_both"] is None
+    assert sentences_of(report, "new_in_both") == []
+
+
 def test_file_in_two_splits_is_found():
     report = audited(CLEAN.assign(path=["x/1.wav", "2", "3", "4", "x/1.wav", "y/2.flac", "7", "8"]))
     result = {f["what"]: f["shared"] for f in report["shared"]}
@@ -208,6 +244,17 @@ def test_bark_makes_59_7_percent_of_the_target_trials_of_the_real_eval(real):
     assert (dev["pairs"], dev["target_percent"]) == (71_994_000, pytest.approx(8.49, abs=0.005))
 
 
+def test_bark_and_whisperspeech_are_new_in_both_dev_and_test_of_the_real_protocol(real):
+    """Pairs by hand: 7,200 rows of bark and 300 of WhisperSpeech give 25,916,400 + 44,850 target trials."""
+    result = real["new_in_both"]
+    assert result["systems"] == ["tts_models/multilingual/multi-dataset/bark", "WhisperSpeech"]
+    assert (result["rows"], result["unseen_rows"]) == (7_500, 20_309)
+    assert result["target_trials"] == 7_200 * 7_199 // 2 + 300 * 299 // 2
+    (sentence,) = sentences_of(real, "new_in_both")
+    assert "(36.9 %)" in sentence
+    assert "(92.3 %; 59.8 % of all target trials of test)" in sentence
+
+
 def test_75_of_82_real_systems_have_one_language(real):
     assert (real["languages"]["of_one_language"], real["languages"]["systems"]) == (75, 82)
     assert real["families"]["systems_without_family"] == 0
@@ -219,7 +266,7 @@ def test_real_bark_of_coqui_is_unseen_and_its_family_is_in_train(real):
     assert result["test", "Bark"]["in_train"] == ["suno/bark", "suno/bark-small"]
     assert set(real["findings"][0]) == {"check", "says", "remedy"}
     assert {f["check"] for f in real["findings"]} == {
-        "duplicates", "strata", "families", "trials", "languages", "shared"
+        "duplicates", "strata", "families", "new_in_both", "trials", "languages", "shared"
     }  # fmt: skip
 
 

@@ -76,6 +76,21 @@ def test_merged_families_have_their_own_row(score):
                        "20.00/10.00"]  # fmt: skip
 
 
+def test_systems_that_are_new_in_test_have_their_own_row(score):
+    for part in (score, *score["baselines"].values()):
+        part["test"]["new_in_test"] = make_part(7.0)
+    rows = split_rows(results_markdown(score))[2:]
+    assert len(rows) == 11
+    assert rows[10] == ["", "new in test", "all", "1,020", "7.00 [6.00, 9.00]", "3.50 [2.50, 5.50]", "7.00/3.50",
+                        "7.00/3.50"]  # fmt: skip
+
+
+def test_systems_new_in_test_without_trials_have_no_row(score):
+    for part in (score, *score["baselines"].values()):
+        part["test"]["new_in_test"] = None
+    assert len(split_rows(results_markdown(score))) == 2 + 10
+
+
 def test_missing_stratum_has_no_row(score):
     score = copy.deepcopy(score)
     for scores in (score, *score["baselines"].values()):

@@ -129,6 +129,30 @@ def check_families(rows: pd.DataFrame) -> CheckResult:
     }
 
 
+def check_new_in_both(rows: pd.DataFrame) -> CheckResult | None:
+    """Count the rows and target trials of test of the systems that are in dev and test but not in train.
+
+    What is chosen on dev has met these systems. `unseen_rows` and `unseen_target_trials` are those of all systems of
+    test that are not in train. None if there is no such system.
+    """
+    systems_of = {split: set(part["system"]) for split, part in _rows_by_split(rows).items()}
+    train, dev, test = (systems_of.get(split, set()) for split in SPLITS)
+    both = sorted((dev & test) - train)
+    if not both:
+        return None
+    utterances = rows["system"][rows["split"] == "test"].value_counts()
+    target_trials = utterances * (utterances - 1) // 2
+    unseen = sorted(test - train)
+    return {
+        "systems": sorted(both, key=lambda name: (-utterances[name], name)),
+        "rows": int(utterances[both].sum()),
+        "unseen_rows": int(utterances[unseen].sum()),
+        "target_trials": int(target_trials[both].sum()),
+        "unseen_target_trials": int(target_trials[unseen].sum()),
+        "all_target_trials": int(target_trials.sum()),
+    }
+
+
 def count_trials(rows: pd.DataFrame) -> CheckResult:
     """Return, for each split, the shares of target trials by system and by family.
 
@@ -219,6 +243,7 @@ CHECKS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "duplicates": count_duplicates,
     "strata": check_strata,
     "families": check_families,
+    "new_in_both": check_new_in_both,
     "trials": count_trials,
     "languages": count_languages,
     "shared": find_shared,

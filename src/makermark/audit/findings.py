@@ -77,6 +77,33 @@ def _describe_families(report: Report) -> Sentences:
         )
 
 
+def _describe_new_in_both(report: Report) -> Sentences:
+    result = report["new_in_both"]
+    if result is None:
+        return
+    names = result["systems"]
+    systems = ", ".join(names[:MAX_NAMED_SYSTEMS]) + ", ..." * (len(names) > MAX_NAMED_SYSTEMS)
+    rows = f"{result['rows']:,} of the {result['unseen_rows']:,} rows of unseen systems in test"
+    trials = (
+        f"{result['target_trials']:,} of the {result['unseen_target_trials']:,} target trials of these rows "
+        f"({_percent(result['target_trials'], result['unseen_target_trials'])}; "
+        f"{_percent(result['target_trials'], result['all_target_trials'])} of all target trials of test)"
+    )
+    count = len(names)
+    subject = (
+        "1 system that is not in train is" if count == 1 else f"{count} systems that are not in train are"
+    )
+    yield (
+        f"{subject} in both dev and test ({systems}), so that what is chosen on "
+        f"dev has met them: {rows} ({_percent(result['rows'], result['unseen_rows'])}) and {trials}",
+        "read `new_in_test` in metrics/score.json, the figures of the other unseen systems of test",
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
 def _describe_trials(report: Report) -> Sentences:
     for split, result in report["trials"].items():
         if split == "train":  # train is not scored
@@ -142,6 +169,7 @@ DESCRIBE: dict[str, Callable[[Report], Sentences]] = {
     "duplicates": _describe_duplicates,
     "strata": _describe_strata,
     "families": _describe_families,
+    "new_in_both": _describe_new_in_both,
     "trials": _describe_trials,
     "languages": _describe_languages,
     "shared": _describe_shared,

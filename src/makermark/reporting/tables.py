@@ -100,6 +100,7 @@ def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[
     """Return header and rows as text.
 
     Every split has one row for all pairs, one row with merged alias families if there are any, and one row per stratum.
+    Test has one more row if some of its unseen systems are in dev: the systems that are new in test.
     """
     baselines = {name: BASELINE_NAMES[name] for name in score["baselines"]}
     header = ["set", "system", "language", "utterances", "EER micro, %", "EER macro, %", *baselines.values()]
@@ -112,6 +113,10 @@ def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[
         for stratum in score[split]["strata"]:
             strata = [part["strata"][stratum] for part in parts]
             rows.append(["", *split_stratum(stratum), *row_cells(strata, decimals)])
+        if score[split].get("new_in_test"):
+            rows.append(
+                ["", "new in test", "all", *row_cells([part["new_in_test"] for part in parts], decimals)]
+            )
     return header, rows
 
 

@@ -3,6 +3,10 @@
 If some systems are aliases of one another, the block `families` of a split repeats the metrics over all pairs with the
 family in the role of the system. A target trial is then a pair of utterances of one family. A family is seen if any of
 its systems is seen.
+
+If some systems are in dev and test but not in train, the detector, thresholds and checkpoint chosen on dev have met
+them. The block `new_in_test` of test then repeats the metrics over the pairs of utterances whose systems are in
+neither.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from makermark.foundation.arrays import StrArray
 from makermark.foundation.embeddings import EmbeddingTable
 from makermark.foundation.errors import ScoringError
 from makermark.foundation.manifest import SPLITS, compute_strata
@@ -29,6 +34,7 @@ from makermark.scoring.pairs import PairMetrics, metrics_to_json, score_all_pair
 
 EVALUATION_SPLITS = tuple(split for split in SPLITS if split != "train")
 CHOSEN_KEY = "chosen_on_dev"
+NEW_IN_TEST_KEY = "new_in_test"
 CORPORA_WITHOUT_ALIASES = ("local",)  # their families are kinds of synthesis, not aliases of one system
 
 
@@ -46,7 +52,8 @@ def evaluate_embeddings(
 ) -> EvaluationResult:
     """Evaluate dev and test: all pairs, identification of known systems, and detection of unknown systems.
 
-    Known systems are those of the split train.
+    Known systems are those of the split train. `test.new_in_test` exists if `select_new_in_test` selects utterances; it
+    is None if they do not have both target and non-target trials.
     """
     result = _evaluate_splits(
         embeddings,
@@ -60,7 +67,34 @@ def evaluate_embeddings(
         ),
     )
     choose_detector_on_dev(result.metrics["dev"], result.metrics["test"])
+    new = select_new_in_test(embeddings)
+    if new is not None and not has_both_trials(new.systems):
+        result.metrics["test"][NEW_IN_TEST_KEY] = None
+    elif new is not None:
+        pairs = score_all_pairs(
+            new.embeddings, new.systems, bootstrap_samples=bootstrap_samples, seed=seed, p_target=p_target
+        )
+        result.metrics["test"][NEW_IN_TEST_KEY] = metrics_to_json(pairs)
     return result
+
+
+def select_new_in_test(embeddings: EmbeddingTable) -> EmbeddingTable | None:
+    """Return the utterances of test whose systems are in neither train nor dev.
+
+    Returns None if no system is in both dev and test but not in train: these are then all utterances of unseen systems,
+    which the strata cover.
+    """
+    train, dev, test = (set(embeddings.select_split(split).systems) for split in ("train", "dev", "test"))
+    if not (dev & test) - train:
+        return None
+    is_new = embeddings.labels["system"].isin(test - train - dev) & (embeddings.labels["split"] == "test")
+    return embeddings.take(np.flatnonzero(is_new))
+
+
+def has_both_trials(systems: StrArray) -> bool:
+    """Return whether the pairs of utterances of these systems (N,) include target and non-target trials."""
+    _, utterances = np.unique(systems, return_counts=True)
+    return len(utterances) > 1 and bool(utterances.max() > 1)
 
 
 def evaluate_external_embeddings(
