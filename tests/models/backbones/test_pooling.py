@@ -13,7 +13,7 @@ from makermark.models.backbones import BACKBONES
 from makermark.models.backbones.pooling import POOLINGS, build_pooling
 
 SMALL: dict[str, dict[str, str | int | float]] = {
-    "resnet34": {},
+    "resnet34": {"stem_order": "norm-relu"},
     "conformer": {
         "front_end": "fbank",
         "layers": 1,

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from makermark.foundation.errors import ParamsError
 from makermark.models.backbones.base import Backbone, mask_padding_, normalise_over_time
+from makermark.models.backbones.batch_norm import BatchNorm2d
 from makermark.models.backbones.pooling import build_pooling
 
 FILTERS = (16, 32, 64, 128)
@@ -47,7 +48,7 @@ class ResNet34(Backbone):
             raise ParamsError(f"unknown stem_order {stem_order!r}; it must be one of {list(STEM_ORDERS)}")
         self.norm_first = stem_order == "norm-relu"
         self.stem = nn.Conv2d(1, FILTERS[0], kernel_size=7, stride=(2, 1), padding=3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(FILTERS[0])
+        self.stem_norm = BatchNorm2d(FILTERS[0])
         self.blocks = nn.ModuleList()
         channels = FILTERS[0]
         for filters, count, stride in zip(FILTERS, BLOCKS, STRIDES, strict=True):
@@ -91,9 +92,9 @@ class SEBasicBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, filters, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(filters)
+        self.norm1 = BatchNorm2d(filters)
         self.conv2 = nn.Conv2d(filters, filters, kernel_size=3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(filters)
+        self.norm2 = BatchNorm2d(filters)
         self.squeeze = nn.Linear(filters, filters // REDUCTION)
         self.excite = nn.Linear(filters // REDUCTION, filters)
         self.shortcut = (
@@ -119,7 +120,7 @@ class ProjectionShortcut(nn.Sequential):
 
     def __init__(self, inputs: int, filters: int, stride: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, filters, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(filters)
+            nn.Conv2d(inputs, filters, kernel_size=1, stride=stride, bias=False), BatchNorm2d(filters)
         )
 
 
