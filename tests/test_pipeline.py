@@ -74,7 +74,7 @@ def run(project, *command, check=True, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=900,
+        timeout=3600,  # only a hang lasts so long, on any machine
     )
     assert result.returncode == 0 or not check, result.stdout
     return result
@@ -292,18 +292,22 @@ def test_another_loss_reruns_training_and_later_stages_only(project):
 
 
 def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project):
-    for loss in ("amsoftmax", "aamsoftmax"):
-        run(project, "dvc", "exp", "run", "--queue", "-S", f"loss={loss}")
+    """Both run in a copy of the repository that is deleted. The second only scores the model of the workspace again."""
+    run(project, "dvc", "exp", "run", "--queue", "-S", "loss=amsoftmax")
     run(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
-    run(project, "dvc", "exp", "run", "--temp", "-S", "loss=angularproto")
     by_name = {r.info.run_name: r for r in runs(project)}
-    for loss in ("amsoftmax", "aamsoftmax", "angularproto"):
-        mlflow_run = by_name[f"resnet34-{loss}-balanced-50-s0-e3"]
-        assert mlflow_run.info.status == "FINISHED"
-        assert "test.eer_micro_percent" in mlflow_run.data.metrics
-        assert Path(
-            mlflow_run.info.artifact_uri.removeprefix("file://"), "checkpoint/best.safetensors"
-        ).exists()
+    mlflow_run = by_name["resnet34-amsoftmax-balanced-50-s0-e3"]
+    assert mlflow_run.info.status == "FINISHED"
+    assert "test.eer_micro_percent" in mlflow_run.data.metrics
+    artifacts = Path(mlflow_run.info.artifact_uri.removeprefix("file://"))
+    assert (artifacts / "checkpoint/best.safetensors").exists()
+    before = len(runs(project))
+    output = run(project, "dvc", "exp", "run", "--temp", "-S", "score.p_target=0.3").stdout
+    assert stages_run(output) == ["check", "score", "fuse", "headline"]
+    assert len(runs(project)) == before
+    (scored,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0-e3"]
+    stored = Path(scored.info.artifact_uri.removeprefix("file://"), "metrics/score.json").read_bytes()
+    assert stored != (project / "metrics/score.json").read_bytes()  # another prior, another min_dcf
 
 
 def test_scoring_again_adds_to_the_run_of_the_model(project):
@@ -322,7 +326,7 @@ def test_killed_training_resumes_and_ends_with_the_same_weights(project):
     process = subprocess.Popen(
         [*command, "killed", "killed"], cwd=project, env={**os.environ, "PATH": path, **environment}
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not (project / "killed/resume.safetensors").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None

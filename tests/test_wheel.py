@@ -67,7 +67,7 @@ def makermark(installed: Path, cwd: Path, *arguments: str) -> subprocess.Complet
     )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=300,
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=1800,
         env={**os.environ, "PYTHONPATH": str(installed)},
     )  # fmt: skip
 

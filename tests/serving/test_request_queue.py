@@ -13,7 +13,7 @@ def test_request_queue_batches_waiting_items_and_returns_each_result_to_its_call
     batches, gate = [], threading.Event()
 
     def process(items):
-        gate.wait(10)
+        gate.wait(120)
         batches.append(list(items))
         return [ValueError(str(item)) if item == 5 else 10 * item for item in items]
 
@@ -39,7 +39,7 @@ def test_request_queue_drops_cancelled_requests_and_rejects_requests_over_its_ca
     processed, gate = [], threading.Event()
 
     def process(items):
-        gate.wait(10)
+        gate.wait(120)
         processed.extend(items)
         return items
 

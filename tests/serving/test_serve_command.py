@@ -63,4 +63,4 @@ def test_serve_runs_until_a_signal(world, tmp_path, end):
         with urllib.request.urlopen(f"{address}/api/health") as response:
             assert json.load(response)["status"] == "ok"
         process.send_signal(end)
-        assert process.wait(30) in (0, -end, 130)
+        assert process.wait(300) in (0, -end, 130)

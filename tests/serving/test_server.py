@@ -26,7 +26,7 @@ def address(world, tmp_path_factory):
         yield address
 
 
-def post(address, content, timeout=60):
+def post(address, content, timeout=300):
     connection = http.client.HTTPConnection(*address, timeout=timeout)
     connection.request("POST", "/api/trace", BODY % content, FORM)
     response = connection.getresponse()
@@ -46,7 +46,7 @@ def post_in_parallel(address, content, count):
 def exchange(address, *parts, pause=0.0):
     """Send these bytes; return the bytes received and the seconds until the server closed the connection."""
     start = time.monotonic()
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=120) as connection:
         for part in parts:
             connection.sendall(part)
             time.sleep(pause)
@@ -132,7 +132,7 @@ def test_server_closes_a_connection_whose_client_does_not_read(monkeypatch):
 
     with running_server(app) as address, socket.create_connection(address) as connection:
         connection.sendall(HEALTH)
-        assert ended.wait(10)
+        assert ended.wait(120)
         received = 0
         with suppress(ConnectionResetError):
             while chunk := connection.recv(1 << 20):

@@ -54,7 +54,7 @@ def call(folder, *command, check=True):
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=120,
+        timeout=1800,
     )
     assert result.returncode == 0 or not check, result.stdout
     return result.stdout
@@ -104,7 +104,7 @@ def commit(project):
     call(project, "git", "commit", "-q", "-m", "a commit")
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=900):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

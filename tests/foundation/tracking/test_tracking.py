@@ -506,7 +506,7 @@ def test_experiments_in_copies_land_in_the_store_of_the_repository(tmp_path):
             repository, "exp", "run", "--queue", "--name", f"q{number}", "--set-param", f"loss=queued{number}"
         )
     dvc(repository, "queue", "start", "--jobs", "2")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while (status := dvc(repository, "queue", "status")).count("Success") < 2 and time.monotonic() < deadline:
         time.sleep(1)
     dvc(repository, "queue", "stop")
