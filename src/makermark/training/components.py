@@ -119,7 +119,7 @@ def check_params(params: Params) -> None:
     augmented_front_ends(params)
     architecture = encoder_architecture(params)
     front_end = build_front_end(params, front_end_name(params))
-    # The meta device takes no memory, but its first initialisation imports PyTorch's compiler: half of the stage's time.
+    # The meta device takes no memory, but its first initialisation imports the compiler: half of the time of `check`.
     with nullcontext() if architecture is None else torch.device("meta"):
         encoder = None if architecture is None else encoders.build(architecture)
         backbone = build_backbone(params, width=front_end.width, encoder=encoder)
