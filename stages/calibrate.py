@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 def main(
     manifest: Path,
+    bonafide: Path,
     embeddings: Path,
     model: Path,
     folder: Path,
@@ -29,6 +30,7 @@ def main(
     from makermark.tracing.bundle import write_bundle, write_unavailable
     from makermark.tracing.enrolment_evaluation import evaluate_enrolment
     from makermark.tracing.evaluation import (
+        evaluate_bonafide,
         evaluate_comparison,
         evaluate_tracer,
         reliability_curves,
@@ -38,7 +40,7 @@ def main(
 
     p = read_params(params)
     try:
-        build = build_tracer(p, read_manifest(manifest), embeddings, model)
+        build = build_tracer(p, read_manifest(manifest), embeddings, model, bonafide_folder=bonafide)
     except CalibrationError as error:  # the other metrics of the experiment remain valid
         log.warning("no tracer: %s", error)
         write_unavailable(folder, str(error))
@@ -52,6 +54,7 @@ def main(
         "model_sha256": tracer.model_sha256,
         "thresholds_from": tracer.calibration.thresholds_from,
         "test": evaluate_tracer(tracer, test, **bootstrap),
+        "bonafide": evaluate_bonafide(tracer, build.bonafide_test),
         "compare": evaluate_comparison(tracer, test, **bootstrap),
         "enrolment": evaluate_enrolment(
             tracer, test, clips=p.trace.enrol_clips, draws=p.trace.enrol_draws, **bootstrap

@@ -150,6 +150,7 @@ def test_repro_writes_metrics_with_stable_names(project):
     trace = json.loads((project / "metrics/trace.json").read_text())
     assert set(trace["test"]) == {"1s", "2s", "4s", "8s", "whole"}
     assert trace["enrolment"]["systems"] > 0
+    assert trace["bonafide"]["whole"]["clips"] > 0
 
 
 def test_repro_writes_complete_plots_checkpoints_and_caches(project):

@@ -43,7 +43,7 @@ class World:
 def make_world(folder: Path, content: dict[str, Any] = CONTENT) -> World:
     """Write a model of the systems slow and middle; the system fast is unknown, in dev and test.
 
-    `content` is the content of params.yaml.
+    `content` is the content of params.yaml. A corpus `bonafide/` in `folder` is part of the reference population.
     """
     content = copy.deepcopy(content)
     corpus = folder / "corpus"
@@ -77,7 +77,10 @@ def make_world(folder: Path, content: dict[str, Any] = CONTENT) -> World:
     vectors = embed_rows(load_checkpoint(folder / "models/best").backbone, cache, cache.find_rows(rows["utterance_id"]),
                     batch_frames=6000, device=torch.device("cpu"))  # fmt: skip
     write_embeddings(folder / "model.arrow", rows, vectors, metadata={"model_sha256": digest})
-    made = build_tracer(parse_params(content), manifest, folder / "model.arrow", folder / "models/best")
+    made = build_tracer(
+        parse_params(content), manifest, folder / "model.arrow", folder / "models/best",
+        bonafide_folder=folder / "bonafide",
+    )  # fmt: skip
     write_bundle(folder / "models/tracer", made.bundle)
     files = {
         name: manifest.audio_path(path) for name, path in zip(rows["utterance_id"], rows["path"], strict=True)

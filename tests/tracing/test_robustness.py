@@ -203,4 +203,4 @@ def test_training_uses_augmented_views_and_is_unchanged_without_them(tmp_path, m
     assert noisy == again
     assert noisy != plain
     assert train(tmp_path, tmp_path / "back").read_bytes() == plain
-    assert parse_params(CONTENT | {"augment": "noise"}).experiment == "resnet34-ge2e-balanced-50-s0-noise"
+    assert parse_params(CONTENT | {"augment": "noise"}).experiment == "resnet34-ge2e-balanced-50-s0-noise-e1"

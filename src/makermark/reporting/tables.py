@@ -85,6 +85,11 @@ def describe_tracer(trace: Metrics) -> str:
     def percent(name: str) -> str:
         return "-" if whole[name] is None else f"{whole[name]:.1f} %"
 
+    human = (trace.get("bonafide") or {}).get("whole")
+    of_people = "" if human is None else (
+        f"; of {human['clips']} utterances by people: a system or family named {human['named_percent']:.1f} %, "
+        f"ratio above 1 {human['ratio_above_1_percent']:.1f} %"
+    )  # fmt: skip
     costs = ["-" if whole[name] is None else f"{whole[name]:.2f}" for name in ("cllr", "min_cllr")]
     return (
         "Tracer on test, which names a system only above its threshold: of whole utterances by seen systems, "
@@ -92,7 +97,7 @@ def describe_tracer(trace: Metrics) -> str:
         f"{percent('seen_correct_percent')}, correct family {percent('seen_family_percent')}, wrong "
         f"{percent('seen_wrong_percent')}, called unknown {percent('seen_unknown_percent')}; of unseen systems: wrong "
         f"{percent('unseen_wrong_percent')}, correct family {percent('unseen_family_percent')}, called unknown "
-        f"{percent('unseen_unknown_percent')}; Cllr {costs[0]} (minimum {costs[1]})"
+        f"{percent('unseen_unknown_percent')}{of_people}; Cllr {costs[0]} (minimum {costs[1]})"
     )
 
 

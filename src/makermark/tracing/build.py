@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from makermark.foundation.arrays import Float32Array
+from makermark.foundation.audio import Samples
 from makermark.foundation.embeddings import EmbeddingTable, l2_normalise, read_embeddings
 from makermark.foundation.errors import ManifestError
-from makermark.foundation.manifest import Manifest
+from makermark.foundation.manifest import Manifest, has_bonafide, read_bonafide_manifest
 from makermark.foundation.params import Params
 from makermark.foundation.progress import track
 from makermark.models.checkpoint import load_checkpoint
@@ -23,19 +24,30 @@ from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
 from makermark.tracing.tracer import Tracer
 
 BATCH_CLIPS = 64  # clips that are embedded together
+HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system
+CLIPS_PER_SPEAKER = 2  # of bona fide speech, at each length
 
 
 @dataclass(frozen=True)
 class BuiltTracer:
-    """A tracer calibrated on dev, its bundle, and clips of test for its evaluation."""
+    """A tracer calibrated on dev, its bundle, and clips of test for its evaluation.
+
+    - bonafide_test: clips of human speech, of test's speakers; None without such speech
+    """
 
     tracer: Tracer
     bundle: TracerBundle
     test: ClipSet
+    bonafide_test: ClipSet | None
 
 
-def build_tracer(params: Params, manifest: Manifest, embeddings: Path, model: Path) -> BuiltTracer:
+def build_tracer(
+    params: Params, manifest: Manifest, embeddings: Path, model: Path, *, bonafide_folder: Path
+) -> BuiltTracer:
     """Build the tracer of the checkpoint `model` (a path without suffix) with a gallery of all training systems.
+
+    The bona fide speech of `bonafide_folder`, if it has some, is part of the reference population: the clips of dev's
+    speakers in the calibration, those of test's speakers in the evaluation.
 
     Raises TracerError if the embeddings are of another model, CalibrationError if dev does not allow a calibration.
     """
@@ -64,10 +76,18 @@ def build_tracer(params: Params, manifest: Manifest, embeddings: Path, model: Pa
     # the other settings have the names of their keys in params.yaml
     trace_settings = p.model_dump(include={field.name for field in fields(TracerSettings)})
     settings = TracerSettings(max_seconds=params.features.max_seconds, **trace_settings)
-    calibrator = ScoreCalibrator(dev, gallery, prior=p.calibration_prior, seed=p.seed)
+    bonafide_dev = bonafide_test = None
+    if has_bonafide(bonafide_folder):
+        bonafide = read_bonafide_manifest(bonafide_folder)
+        bonafide_dev, bonafide_test = (
+            sample_bonafide_clips(extractor, bonafide, split, clip_seconds=p.clip_seconds, seed=p.seed)
+            for split in ("dev", "test")
+        )
+    calibrator = ScoreCalibrator(dev, gallery, prior=p.calibration_prior, seed=p.seed, bonafide=bonafide_dev)
     tracer = Tracer(extractor, gallery, calibrator, settings)
     _ = tracer.calibration, calibrator.pairs  # raise CalibrationError before anything is written
-    return BuiltTracer(tracer, TracerBundle(gallery, dev, settings), test)
+    bundle = TracerBundle(gallery, dev, settings, bonafide=bonafide_dev)
+    return BuiltTracer(tracer, bundle, test, bonafide_test)
 
 
 def training_gallery(train: EmbeddingTable, model_sha256: str) -> Gallery:
@@ -133,6 +153,44 @@ def sample_clips(
             ]
     table = pd.DataFrame(rows, columns=["system", "family", "seconds", "speech_seconds", "sources"])
     return ClipSet(table, l2_normalise(np.concatenate(parts)).astype(np.float32))
+
+
+def sample_bonafide_clips(
+    extractor: ClipExtractor, manifest: Manifest, split: str, *, clip_seconds: Sequence[float], seed: int
+) -> ClipSet:
+    """Return whole utterances and clips of each length of the speakers of a split: CLIPS_PER_SPEAKER of each.
+
+    A clip is cut as by `sample_clips`, from utterances of one speaker. All clips have HUMAN_SPEECH as their system and
+    family. Raises AudioError for an unreadable file.
+    """
+    rows = manifest.rows[manifest.rows["split"] == split]
+    speakers: list[tuple[str, float, float, str]] = []  # family, seconds, speech, sources
+    waveforms: list[Samples] = []
+    for number, (_, utterances) in enumerate(rows.groupby("voice", sort=True)):
+        audio = {
+            str(row.utterance_id): extractor.read(manifest.audio_path(str(row.path)))
+            for row in utterances.itertuples()
+        }
+        lengths = {name: len(waveform) for name, waveform in audio.items()}
+        rng = np.random.default_rng([seed, number])
+        drawn = [(WHOLE_UTTERANCE, [name], 0, lengths[name]) for name in list(audio)[:CLIPS_PER_SPEAKER]]
+        for seconds in clip_seconds:
+            length = round(seconds * extractor.rate_hz)
+            for sources, start in _draw_segments(utterances, lengths, length, CLIPS_PER_SPEAKER, rng):
+                drawn.append((seconds, sources, start, length))
+        for seconds, sources, start, length in drawn:
+            waveforms.append(np.concatenate([audio[name] for name in sources])[start : start + length])
+            speech = speech_seconds(waveforms[-1], extractor.rate_hz)
+            speakers.append((HUMAN_SPEECH, seconds, speech, "\n".join(sorted(set(sources)))))
+    table = pd.DataFrame(speakers, columns=["family", "seconds", "speech_seconds", "sources"])
+    table.insert(0, "system", HUMAN_SPEECH)
+    embeddings = np.concatenate(
+        [
+            extractor.embed(waveforms[first : first + BATCH_CLIPS])
+            for first in range(0, len(waveforms), BATCH_CLIPS)
+        ]
+    )
+    return ClipSet(table, l2_normalise(embeddings).astype(np.float32))
 
 
 def _draw_segments(

@@ -1,6 +1,7 @@
 """Tracer bundle: labelled clips, settings, and the files that the calibrate stage writes into `tracer/`.
 
-gallery.arrow holds the training systems, dev.arrow dev's clips, and tracer.json the settings and the metrics on test.
+gallery.arrow holds the training systems, dev.arrow dev's clips, bonafide.arrow clips of human speech if the corpus has
+some, and tracer.json the settings and the metrics on test.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class ClipSet:
         """Return the clips for which `mask` (N,) is true."""
         return ClipSet(self.rows[mask].reset_index(drop=True), self.embeddings[mask])
 
+    def join(self, other: ClipSet) -> ClipSet:
+        """Return these clips, followed by those of `other`."""
+        rows = pd.concat([self.rows, other.rows], ignore_index=True)
+        return ClipSet(rows, np.concatenate([self.embeddings, other.embeddings]))
+
     def shares_utterance(self, other: ClipSet) -> BoolArray:
         """Return (N, M): whether a clip and a clip of `other` (M clips) were cut from a common utterance."""
         sources = [text.split("\n") for clips in (self, other) for text in clips.rows["sources"]]
@@ -115,21 +121,23 @@ class TracerBundle:
     """The gallery of the training systems, dev's clips and the settings.
 
     - test_metrics: metrics of the tracer on test by clip length; empty in a bundle of an earlier version
+    - bonafide: clips of human speech, of dev's speakers; None without such speech and in a bundle of an earlier version
     """
 
     gallery: Gallery
     dev: ClipSet
     settings: TracerSettings
     test_metrics: Mapping[str, Any] = field(default_factory=dict)
+    bonafide: ClipSet | None = None
 
 
 def write_bundle(folder: Path, bundle: TracerBundle) -> None:
-    """Write the three files; replaces the folder."""
+    """Write the files; replaces the folder."""
     with atomic_folder(folder) as draft:
         write_gallery(draft / "gallery.arrow", bundle.gallery)
-        columns = {name: pa.array(bundle.dev.rows[name].tolist()) for name in COLUMNS}
-        columns["vector"] = matrix_column(bundle.dev.embeddings)
-        write_arrow(draft / "dev.arrow", pa.table(columns))
+        _write_clips(draft / "dev.arrow", bundle.dev)
+        if bundle.bonafide is not None:
+            _write_clips(draft / "bonafide.arrow", bundle.bonafide)
         content = {
             "format": FORMAT,
             "model_sha256": bundle.gallery.model_sha256,
@@ -137,6 +145,20 @@ def write_bundle(folder: Path, bundle: TracerBundle) -> None:
             "test": dict(bundle.test_metrics),
         }
         write_json(draft / "tracer.json", content)
+
+
+def _write_clips(path: Path, clips: ClipSet) -> None:
+    columns = {name: pa.array(clips.rows[name].tolist()) for name in COLUMNS}
+    columns["vector"] = matrix_column(clips.embeddings)
+    write_arrow(path, pa.table(columns))
+
+
+def _read_clips(path: Path, *, dim: int) -> ClipSet:
+    """Read a file of `_write_clips`; raises TracerError for any other Arrow file, and for another `dim`."""
+    table = read_arrow(path)
+    if table.column_names != [*COLUMNS, "vector"] or table.schema.field("vector").type.list_size != dim:
+        raise TracerError(f"{path}: not clips embedded by this model; run the calibrate stage again")
+    return ClipSet(table.drop_columns(["vector"]).to_pandas(), read_matrix(table, "vector"))
 
 
 def write_unavailable(folder: Path, reason: str) -> None:
@@ -162,16 +184,13 @@ def read_bundle(folder: Path, *, model_sha256: str, dim: int) -> TracerBundle:
     ):
         raise TracerError(f"{folder}: written by another version of makermark; run the calibrate stage again")
     check_same_model(str(content.get("model_sha256")), model_sha256, what=str(folder))
-    table = read_arrow(folder / "dev.arrow")
-    if table.column_names != [*COLUMNS, "vector"] or table.schema.field("vector").type.list_size != dim:
-        raise TracerError(
-            f"{folder}/dev.arrow: not dev's clips embedded by this model; run the calibrate stage again"
-        )
+    bonafide = folder / "bonafide.arrow"
     return TracerBundle(
         read_gallery(folder / "gallery.arrow", model_sha256=model_sha256, dim=dim),
-        ClipSet(table.drop_columns(["vector"]).to_pandas(), read_matrix(table, "vector")),
+        _read_clips(folder / "dev.arrow", dim=dim),
         TracerSettings(**content["settings"]),
         content.get("test", {}),
+        _read_clips(bonafide, dim=dim) if bonafide.exists() else None,
     )
 
 

@@ -4,6 +4,10 @@ A calibration is fitted for each length of dev's clips and interpolated in betwe
 amount of speech. It is not stored: it is fitted from the gallery and dev's clips when a tracer is loaded, so that it
 can never be out of date after an enrolment.
 
+The alternative to a system of the gallery is the reference population: dev's clips of other systems and, if there is
+bona fide speech, clips of people, whom no system made. Both are non-target trials of the fits and unknown clips of the
+thresholds.
+
 Legend of axes: N clips, L lengths, S systems, D dimensions, G groups of systems.
 """
 
@@ -37,14 +41,23 @@ class ScoreCalibrator:
     They depend on dev and on the training systems only, so that all galleries of a model share one calibrator.
 
     - dev: all clips of dev
+    - bonafide: clips of human speech of the same lengths; None without
     """
 
-    def __init__(self, dev: ClipSet, training_gallery: Gallery, *, prior: float, seed: int) -> None:
+    def __init__(
+        self,
+        dev: ClipSet,
+        training_gallery: Gallery,
+        *,
+        prior: float,
+        seed: int,
+        bonafide: ClipSet | None = None,
+    ) -> None:
         """`prior` weights target trials in the fits.
 
         Raises CalibrationError if dev has no clip of a training system, or if dev and train have one system in total.
         """
-        self.dev, self._prior, self._seed = dev, prior, seed
+        self.dev, self.bonafide, self._prior, self._seed = dev, bonafide, prior, seed
         self._systems = np.array(training_gallery.systems, dtype=str)
         self._centroids = training_gallery.centroids()
         self._enrolled: dict[int, list[AffineCalibration] | None] = {}
@@ -59,10 +72,18 @@ class ScoreCalibrator:
         return [self.dev.of_length(seconds) for seconds in self.dev.lengths]
 
     @cached_property
+    def population_by_length(self) -> list[ClipSet]:
+        """Clips of dev and of human speech at each length, (L,)."""
+        if self.bonafide is None:
+            return self.dev_by_length
+        lengths = zip(self.dev_by_length, self.dev.lengths, strict=True)
+        return [clips.join(self.bonafide.of_length(seconds)) for clips, seconds in lengths]
+
+    @cached_property
     def training_systems(self) -> list[AffineCalibration]:
-        """Calibrations for training systems, (L,): all clips of dev against all training systems."""
+        """Calibrations for training systems, (L,): all clips of the population against all training systems."""
         fits = []
-        for clips in self.dev_by_length:
+        for clips in self.population_by_length:
             cosines = clips.embeddings @ self._centroids.T
             target = clips.systems[:, None] == self._systems
             fits.append(fit_calibration(cosines.ravel(), target.ravel(), prior=self._prior))
@@ -89,7 +110,7 @@ class ScoreCalibrator:
             if len(rows) > 1
         ]
         fits = []
-        for clips in self.dev_by_length:
+        for clips in self.population_by_length:
             shared = clips.shares_utterance(whole)  # (clips of this length, whole utterances)
             scores, targets = [np.empty(0)], [np.empty(0, dtype=bool)]
             for system, drawn in enrolments:
@@ -236,7 +257,7 @@ def calibrate_gallery(
             false_accept_rate=false_accept_rate,
             coverage=coverage,
         )
-        for length, clips in enumerate(calibrator.dev_by_length)
+        for length, clips in enumerate(calibrator.population_by_length)
     ]
     system_threshold, family_threshold, margin = zip(*thresholds, strict=True)
     min_llr, max_llr = calibrator.llr_range

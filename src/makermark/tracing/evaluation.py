@@ -25,7 +25,7 @@ from makermark.scoring.calibration import (
 from makermark.scoring.open_set_metrics import OpenSetTrials, compute_open_set_metrics
 from makermark.scoring.pairs.intervals import MIN_INTERVAL_SYSTEMS, quantile_levels
 from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
-from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
+from makermark.tracing.decision import FAMILY, LOG10, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
 from makermark.tracing.tracer import Tracer
 
 OUTCOMES = ("correct", "family", "wrong", "unknown", "too_little")
@@ -72,6 +72,34 @@ def evaluate_clips(tracer: Tracer, clips: ClipSet, *, bootstrap_samples: int, se
         "fpr95_percent": detection["fpr95_percent"],
         "fpr95_percent_ci95": detection["fpr95_ci95_percent"],
     }
+
+
+def evaluate_bonafide(tracer: Tracer, clips: ClipSet | None) -> dict[str, Any] | None:
+    """Return what the tracer says of human speech, by clip length as in `evaluate_tracer`; None without such clips.
+
+    - clips: number of clips
+    - named_percent: share of clips of which a system or a family is named; each is wrong
+    - too_little_percent: share of clips with too little speech
+    - ratio_above_1_percent: share of clips whose largest likelihood ratio is above 1, which is misleading evidence
+    - largest_log10_lr: the largest of all
+    """
+    if clips is None:
+        return None
+    lengths = {f"{seconds:g}s": seconds for seconds in clips.lengths} | {"whole": WHOLE_UTTERANCE}
+    results: dict[str, Any] = {}
+    for name, seconds in lengths.items():
+        part = clips.of_length(seconds)
+        decisions = tracer.decide(part.embeddings, part.speech_seconds)
+        top = tracer.calibration.limit(decisions.llrs.max(axis=1)) / LOG10
+        outcomes = np.array(decisions.conclusions)
+        results[name] = {
+            "clips": len(top),
+            "named_percent": 100 * float(np.isin(outcomes, (ONE_SYSTEM, FAMILY)).mean()),
+            "too_little_percent": 100 * float((outcomes == TOO_LITTLE_SPEECH).mean()),
+            "ratio_above_1_percent": 100 * float((top > 0).mean()),
+            "largest_log10_lr": float(top.max()),
+        }
+    return results
 
 
 def _clip_metrics(

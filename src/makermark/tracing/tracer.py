@@ -90,7 +90,11 @@ class Tracer:
             )
         settings = bundle.settings
         calibrator = ScoreCalibrator(
-            bundle.dev, bundle.gallery, prior=settings.calibration_prior, seed=settings.seed
+            bundle.dev,
+            bundle.gallery,
+            prior=settings.calibration_prior,
+            seed=settings.seed,
+            bonafide=bundle.bonafide,
         )
         systems = bundle.gallery
         if gallery is not None and gallery.exists():
@@ -114,6 +118,17 @@ class Tracer:
     def dev_by_length(self) -> list[ClipSet]:
         """Clips of dev that the calibration was fitted on, one set per length."""
         return self._calibrator.dev_by_length
+
+    @property
+    def population_by_length(self) -> list[ClipSet]:
+        """Clips of dev and of human speech on which the thresholds were fitted, one set per length."""
+        return self._calibrator.population_by_length
+
+    @property
+    def human_clips(self) -> int:
+        """Number of clips of human speech in the reference population at each length."""
+        bonafide = self._calibrator.bonafide
+        return 0 if bonafide is None else len(bonafide.of_length(bonafide.lengths[0]).systems)
 
     def centroid(self, system: str) -> FloatArray:
         """Return the centroid (D,) of a system, of unit length; raises TracerError if it is not in the gallery."""

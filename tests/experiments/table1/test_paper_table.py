@@ -82,7 +82,7 @@ def test_cell_overrides_as_in_paper_give_the_settings_of_the_preset(cell):
     )
     if cell.backbone == "wav2vec2-aasist":
         assert params.ssl == expected.ssl
-    assert params.experiment == f"{cell.name}-s3"
+    assert params.experiment == f"{cell.name}-s3-e{300 if cell.backbone == 'resnet34' else 100}"
 
 
 def test_cell_overrides_without_the_papers_settings_are_names_only():

@@ -68,6 +68,7 @@ class ReportData:
     - scope, test_rates: what the model knows, and how often it named the right system on test
     - posterior_error_percent: mean difference of posteriors and shares of right answers on test; None if not recorded
     - log10_lr_range: smallest and largest log10 likelihood ratio that dev supports
+    - human_clips: number of clips of human speech in the reference population, at each length
     - provenance: facts by name, under headings
     - settings: settings of the tracer
     """
@@ -86,6 +87,7 @@ class ReportData:
     test_rates: str
     posterior_error_percent: float | None
     log10_lr_range: tuple[float, float]
+    human_clips: int
     provenance: dict[str, dict[str, str]]
     settings: dict[str, float]
 
@@ -125,6 +127,7 @@ def collect_report_data(
         test_rates=describe_test_rates(tracer.test_metrics),
         posterior_error_percent=tracer.test_metrics.get("whole", {}).get("posterior_error_percent"),
         log10_lr_range=(calibration.min_llr / LOG10, calibration.max_llr / LOG10),
+        human_clips=tracer.human_clips,
         provenance=describe_provenance(tracer, manifest),
         settings=asdict(tracer.settings),
     )
@@ -219,6 +222,7 @@ def _describe_gallery(tracer: Tracer) -> dict[str, str]:
         "enrolled systems": ", ".join(gallery.enrolled().systems) or "none",
         "contents (SHA-256)": gallery_sha256(gallery),
         "calibration data": f"dev, {len(dev)} clip lengths, {sum(len(clips.systems) for clips in dev)} clips",
+        "human speech": f"{tracer.human_clips} clips at each length" if tracer.human_clips else "none",
         "unknown systems in dev": "systems that are not in the gallery"
         if unseen
         else "none; each system of the gallery was left out in turn",

@@ -74,7 +74,7 @@ def render_report(report: ReportData) -> str:
         headline=text.describe_conclusion(trace),
         meaning=text.explain_conclusion(trace),
         cautions=list(text.list_cautions(report)),
-        top_ratio=text.describe_top_ratio(trace),
+        top_ratio=text.describe_top_ratio(report),
         describe_support=text.describe_support,
         format_ratio=format_ratio,
         threshold=text.describe_threshold(report),

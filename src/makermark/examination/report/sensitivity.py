@@ -124,13 +124,14 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
 
 
 def _false_accepts(tracer: Tracer, best: int, speech_s: float) -> FalseAccepts | None:
-    """Return how well dev's clips of the nearest length determine the threshold of the system with number `best`.
+    """Return how well the clips of the nearest length determine the threshold of the system with number `best`.
 
-    Training systems share one threshold. Returns None if dev has no unknown systems.
+    Training systems share one threshold. Human speech counts as one unknown system. Returns None if there are no
+    clips of unknown systems.
     """
     known_seconds = tracer.calibration.speech_seconds
     nearest = int(np.abs(np.log(known_seconds / max(speech_s, 1e-3))).argmin())
-    clips = tracer.dev_by_length[nearest]
+    clips = tracer.population_by_length[nearest]
     unknown = clips.select(~np.isin(clips.systems, tracer.gallery.systems))
     if not len(unknown.systems):
         return None

@@ -59,18 +59,20 @@ def describe_support(log10_lr: float) -> str:
     return f"{word} support {'for' if log10_lr > 0 else 'against'} it"
 
 
-def describe_top_ratio(trace: Trace) -> str:
-    """Return the meaning of the largest likelihood ratio as a sentence."""
-    best = trace.candidates[0]
+def describe_top_ratio(report: ReportData) -> str:
+    """Return the meaning of the largest likelihood ratio as sentences."""
+    best = report.trace.candidates[0]
+    others = f"{OTHERS} or a person" if report.human_clips else OTHERS
     text = format_ratio(best.log10_lr, at_bound=best.at_bound)
     if best.log10_lr >= 0:
-        factor, first, second = text.removesuffix(" to 1"), best.system, OTHERS
+        factor, first, second = text.removesuffix(" to 1"), best.system, others
     else:
-        factor, first, second = text.split()[-1], OTHERS, best.system
+        factor, first, second = text.split()[-1], others, best.system
+    absent = "Systems" if report.human_clips else "Human speech and systems"
     return (
         f"The likelihood ratio “{text}” for {best.system} means: the findings are {factor} times more probable if "
-        f"{first} made the clip than if {second} made it. Human speech and systems unlike those of the development "
-        "data are not among the alternatives: a clip of them can get a ratio above 1."
+        f"{first} made the clip than if {second} made it. {absent} unlike those of the development data are "
+        "not among the alternatives: a clip of them can get a ratio above 1."
     )
 
 

@@ -1,0 +1,139 @@
+"""Human speech in the reference population: calibration, thresholds, bundle, evaluation and report."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+from test_tracer_calibration import calibrator, clip_set, cosine, dev, gallery
+
+from makermark.corpora.bonafide_recordings import build_bonafide_corpus
+from makermark.examination.report.collect import collect_report_data
+from makermark.examination.report.text import describe_threshold, describe_top_ratio
+from makermark.foundation.manifest import read_manifest
+from makermark.reporting.tables import describe_tracer
+from makermark.scoring.calibration import accept_threshold, fit_calibration
+from makermark.tracing.build import CLIPS_PER_SPEAKER, HUMAN_SPEECH
+from makermark.tracing.bundle import read_bundle, write_bundle
+from makermark.tracing.calibration import calibrate_gallery
+from makermark.tracing.decision import FAMILY, LOG10, ONE_SYSTEM
+from makermark.tracing.evaluation import evaluate_bonafide
+from makermark.tracing.tracer import Tracer
+from tests_support import recorded_speech
+from tracer_support import make_world
+
+ANGLES = [85, 40, 95]  # of human clips: two lie beside the training system b
+SPEAKERS = 6
+
+
+def human_clips(seconds=1.0):
+    return clip_set([(HUMAN_SPEECH, angle, 0.5, [f"h{angle}"]) for angle in ANGLES], seconds=seconds)
+
+
+def test_human_clips_are_non_target_trials_of_every_training_system():
+    clips = dev()
+    angles = [0, 10, 20, 50, 90, 80, 55, 45, 60, 30, 20, 200, *ANGLES]
+    cosines = np.array([[cosine(angle), cosine(angle - 90)] for angle in angles])
+    systems = np.array([*clips.systems, *[HUMAN_SPEECH] * len(ANGLES)])
+    expected = fit_calibration(cosines.ravel(), (systems[:, None] == np.array(["a", "b"])).ravel(), prior=0.5)
+    (fitted,) = calibrator(clips, bonafide=human_clips()).training_systems
+    assert fitted == pytest.approx(expected, rel=1e-4)
+    (without,) = calibrator(clips).training_systems
+    assert sum(fitted) < sum(without)  # at cosine 1: the evidence is weaker where people score like b
+
+
+def test_human_clips_raise_the_threshold_and_leave_pairs_and_enrolment_population_alone():
+    with_people, without = calibrator(bonafide=human_clips()), calibrator()
+    fitted = calibrate_gallery(gallery(), with_people, false_accept_rate=0.2, coverage=0.9)
+    unknown = [45, 60, 30, 20, 200, *ANGLES]
+    llrs = [
+        max(fitted.offset[0, s] + fitted.slope[0, s] * cosine(angle - 90 * s) for s in (0, 1))
+        for angle in unknown
+    ]
+    assert fitted.system_threshold[0, 0] == pytest.approx(
+        accept_threshold(np.array(llrs), rate=0.2), abs=1e-5
+    )
+    assert with_people.pairs == without.pairs
+    assert with_people.llr_range == without.llr_range
+    assert with_people.speech_seconds.tolist() == without.speech_seconds.tolist()
+    assert with_people.enrolled_systems(1) != without.enrolled_systems(1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tracer whose reference population has the speech of dev's speakers."""
+    folder = tmp_path_factory.mktemp("population")
+    rng = np.random.default_rng(0)
+    (folder / "recordings").mkdir()
+    for speaker in range(SPEAKERS):
+        path = folder / "recordings" / f"speaker {speaker}.wav"
+        soundfile.write(path, recorded_speech(9.0, 16000, rng), 16000)
+    build_bonafide_corpus(
+        folder / "bonafide", source=str(folder / "recordings"), seed=0, dev_fraction=0.34, test_fraction=0.34
+    )
+    return make_world(folder)
+
+
+def test_dev_speakers_calibrate_and_test_speakers_evaluate(world):
+    rows = read_manifest(world.folder / "bonafide/manifest.parquet").rows
+    for clips, split in ((world.built.bundle.bonafide, "dev"), (world.built.bonafide_test, "test")):
+        part = rows[rows["split"] == split]
+        speakers = part["voice"].nunique()
+        assert set(clips.systems) == {HUMAN_SPEECH}
+        assert clips.lengths == [0.5, 1.0]
+        counts = clips.rows["seconds"].value_counts()
+        assert set(counts) == {CLIPS_PER_SPEAKER * speakers}
+        sources = {name for text in clips.rows["sources"] for name in text.split("\n")}
+        assert sources <= set(part["utterance_id"])
+        np.testing.assert_allclose(np.linalg.norm(clips.embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_bundle_keeps_the_human_clips_and_earlier_bundles_have_none(world, tmp_path):
+    bundle = world.built.bundle
+    write_bundle(tmp_path / "tracer", bundle)
+    read = read_bundle(tmp_path / "tracer", model_sha256=bundle.gallery.model_sha256, dim=8)
+    assert read.bonafide.rows.equals(bundle.bonafide.rows)
+    assert np.array_equal(read.bonafide.embeddings, bundle.bonafide.embeddings)
+    loaded = Tracer.load(world.folder / "models", device="cpu")
+    np.testing.assert_array_equal(
+        loaded.calibration.system_threshold, world.built.tracer.calibration.system_threshold
+    )
+    write_bundle(tmp_path / "tracer", dataclasses.replace(bundle, bonafide=None))
+    assert read_bundle(tmp_path / "tracer", model_sha256=bundle.gallery.model_sha256, dim=8).bonafide is None
+
+
+def test_evaluation_of_human_speech_counts_what_the_tracer_says_of_each_file(world):
+    tracer, clips = world.built.tracer, world.built.bonafide_test
+    manifest = read_manifest(world.folder / "bonafide/manifest.parquet")
+    paths = dict(zip(manifest.rows["utterance_id"], manifest.rows["path"], strict=True))
+    traces = [tracer.trace(manifest.audio_path(paths[name])) for name in clips.of_length(0.0).rows["sources"]]
+    whole = evaluate_bonafide(tracer, clips)["whole"]
+    ratios = [trace.candidates[0].log10_lr for trace in traces]
+    assert whole["clips"] == len(traces)
+    named = [trace.conclusion in (ONE_SYSTEM, FAMILY) for trace in traces]
+    assert whole["named_percent"] == pytest.approx(100 * np.mean(named))
+    assert whole["ratio_above_1_percent"] == pytest.approx(100 * np.mean(np.array(ratios) > 0))
+    assert whole["largest_log10_lr"] == pytest.approx(max(ratios), abs=1e-3)
+    assert whole["largest_log10_lr"] <= tracer.calibration.max_llr / LOG10 + 1e-9
+    assert evaluate_bonafide(tracer, None) is None
+
+
+def test_report_and_results_say_whether_people_are_among_the_alternatives(world, tmp_path_factory):
+    clip = next(iter(world.files.values()))
+    report = collect_report_data(world.built.tracer, clip, corpus=None, explain=False)
+    assert report.human_clips == len(world.built.bundle.bonafide.of_length(0.5).systems)
+    assert "or a person" in describe_top_ratio(report)
+    assert "Human speech and systems" not in describe_top_ratio(report)
+    clips = report.sensitivity.false_accepts
+    assert f"{clips.clips} clips by {clips.systems} unknown systems" in describe_threshold(report)
+    without = dataclasses.replace(report, human_clips=0)
+    assert "Human speech and systems unlike those of the development data" in describe_top_ratio(without)
+    names = ("identification", "seen_correct", "seen_family", "seen_wrong", "seen_unknown", "unseen_wrong",
+             "unseen_family", "unseen_unknown")  # fmt: skip
+    whole = {f"{name}_percent": 50.0 for name in names} | {"cllr": 0.1, "min_cllr": 0.1}
+    people = {"whole": {"clips": 28, "named_percent": 3.57, "ratio_above_1_percent": 7.14}}
+    assert (
+        "of 28 utterances by people: a system or family named 3.6 %, ratio above 1 7.1 %"
+        in describe_tracer({"test": {"whole": whole}, "bonafide": people})
+    )
+    assert "people" not in describe_tracer({"test": {"whole": whole}, "bonafide": None})
