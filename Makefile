@@ -7,12 +7,13 @@ export PATH := $(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro robustness test lint ui clean
+.PHONY: help setup repro robustness test fuzz lint ui clean
 
 help:
 	@echo "make repro   set up, run the pipeline on the built-in corpus, print the results"
 	@echo "make test    set up if need be, check style, types and layers, run the tests"
 	@echo "make robustness  after make repro: test the tracer with codecs, noise and rooms"
+	@echo "make fuzz    damaged files and requests against every reader, for ten minutes"
 	@echo "make ui      open the MLflow store on http://127.0.0.1:5000"
 	@echo "make lint    style, types and layers only"
 
@@ -37,6 +38,9 @@ robustness: setup
 
 test: setup lint
 	python -m pytest -n 2 --dist loadgroup
+
+fuzz: setup
+	python -m pytest tests/fuzz -n 2 --fuzz-minutes 20
 
 lint: setup
 	ruff check .

@@ -15,3 +15,12 @@ except ImportError:  # the tests marked `gpu` run without it
 else:
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz-minutes",
+        type=float,
+        default=0.0,
+        help="time of tests/fuzz in all; default: one round of each test",
+    )
