@@ -77,3 +77,14 @@ def test_rows_of_any_size_are_normalised(dtype):
     beside = l2_normalise(np.concatenate([rows, factors * rows]))
     assert beside.dtype == dtype
     assert np.array_equal(beside[:3], l2_normalise(rows))
+
+
+def test_damaged_metadata_are_refused_in_one_line(tmp_path):
+    """One flipped bit of a text made `read_embeddings` end with a UnicodeDecodeError."""
+    path = tmp_path / "model.arrow"
+    write_embeddings(path, rows_of(4), np.eye(4, dtype=np.float32), metadata={"model_sha256": "m" * 64})
+    content = path.read_bytes()
+    assert content.count(b"m" * 64) == 2  # in the schema at the beginning, and in the footer
+    path.write_bytes(content.replace(b"m" * 64, b"\xb0" * 64))
+    with pytest.raises(FilesError, match=r"model\.arrow: damaged metadata .*; delete it and run the stage"):
+        read_embeddings(path)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from makermark.foundation.errors import FilesError
-from makermark.foundation.files import read_arrow, write_arrow
+from makermark.foundation.files import read_arrow, read_metadata, write_arrow
 from makermark.foundation.manifest import SEEN_ATTRIBUTES, compute_strata
 
 LABEL_COLUMNS = (
@@ -103,7 +103,7 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     ]
     if missing:
         raise FilesError(f"{path}: columns {missing} are missing; run the embed stage again")
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    metadata = read_metadata(table, path)
     matrices = [name for name in ("vector", "logits") if name in table.column_names]
     labels = table.drop_columns(matrices).to_pandas()
     logits = read_matrix(table, "logits") if "logits" in matrices else None

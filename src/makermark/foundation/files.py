@@ -116,13 +116,25 @@ def write_arrow(path: Path, table: pa.Table) -> None:
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """Memory-map one Arrow IPC file. Raises FilesError if it is damaged or cannot be read."""
+    """Memory-map one Arrow IPC file and check its contents. Raises FilesError if it is damaged or cannot be read."""
     try:
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)  # offsets and lengths, which are not checked when a column is converted
+        return table
     except pa.ArrowException as error:
         raise FilesError(
             f"{path}: damaged Arrow file ({error}); delete it and run the stage that writes it"
         ) from error
     except OSError as error:
         raise FilesError(describe_os_error(error, path)) from error
+
+
+def read_metadata(table: pa.Table, path: Path) -> dict[str, str]:
+    """Return the schema metadata of a table of `path` as text. Raises FilesError if they are not UTF-8."""
+    try:
+        return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    except UnicodeDecodeError as error:
+        raise FilesError(
+            f"{path}: damaged metadata ({error}); delete it and run the stage that writes it"
+        ) from error

@@ -174,6 +174,7 @@ def read_manifest(path: Path) -> Manifest:
         table.validate(full=True)
         rows = table.cast(pa.schema(fields)).to_pandas()
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        tables: dict[str, str] = json.loads(metadata.get("tables", "{}"))
     except (pa.ArrowException, ValueError) as error:
         raise _unreadable(path, error) from error
     except OSError as error:
@@ -188,11 +189,11 @@ def read_manifest(path: Path) -> Manifest:
     missing = [name for name in SEEN_SCHEMA.names if name not in rows]
     if missing:
         raise ManifestError(f"{path}: columns {missing} are missing; write it with write_manifest")
-    for table, sha256 in json.loads(metadata.get("tables", "{}")).items():
-        if Path(table).is_file() and file_sha256(Path(table)) != sha256:
+    for source, sha256 in tables.items():
+        if Path(source).is_file() and file_sha256(Path(source)) != sha256:
             log.warning(
                 "%s: changed since %s was built from it; to use the new rows: dvc repro -f download, then dvc repro",
-                table, path,
+                source, path,
             )  # fmt: skip
     root = Path(path).parent / metadata["root"]
     return Manifest(corpus=metadata["corpus"], root=root, rows=rows)
