@@ -107,6 +107,9 @@ def test_invalid_input_raises_with_the_valid_inputs(tmp_path):
         run_audit(tmp_path)
     with pytest.raises(FilesError, match="it does not exist"):
         run_audit(tmp_path / "absent.parquet")
-    (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(ManifestError, match="not a readable Parquet file"):
-        run_audit(tmp_path / "text.parquet")
+    for name, content in {"text.parquet": "no table", "table.csv": "path,system\n1.wav,a\n"}.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(
+            ManifestError, match=r"not a Parquet file, .* becomes a manifest with `corpus: manifest`"
+        ):
+            run_audit(tmp_path / name)

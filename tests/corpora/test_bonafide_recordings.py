@@ -129,6 +129,26 @@ def test_two_speakers_raise_and_leave_no_output(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["few"]
 
 
+def test_recordings_of_any_container_are_decoded_to_their_end(tmp_path, caplog):
+    """A WAV whose header states no length, an MP3 of two joined parts, and stereo in opposite phase."""
+    for name in ("anna", "ben", "carl"):
+        (tmp_path / "some" / name).mkdir(parents=True)
+    record(tmp_path / "whole.wav", 6.0, 0)
+    content = bytearray((tmp_path / "whole.wav").read_bytes())
+    data = content.index(b"data")
+    content[data + 4 : data + 8] = content[4:8] = b"\xff\xff\xff\xff"
+    (tmp_path / "some/anna/streamed.wav").write_bytes(content)
+    samples, rate = sf.read(tmp_path / "whole.wav", dtype="float32")
+    sf.write(tmp_path / "part.mp3", samples, rate, format="MP3", subtype="MPEG_LAYER_III")
+    (tmp_path / "some/ben/joined.mp3").write_bytes(2 * (tmp_path / "part.mp3").read_bytes())
+    sf.write(tmp_path / "some/carl/phase.wav", np.stack([samples, -samples], axis=1), rate)
+    build_bonafide_corpus(tmp_path / "bonafide", source=str(tmp_path / "some"), **SETTINGS)
+    seconds = read_bonafide_manifest(tmp_path / "bonafide").rows.groupby("voice")["duration_s"].sum()
+    assert seconds["anna"] == pytest.approx(seconds["carl"], abs=0.1)
+    assert seconds["ben"] == pytest.approx(2 * seconds["anna"], abs=0.5)
+    assert seconds["anna"] > 4
+
+
 def test_unreadable_files_are_left_out_and_logged(recordings, tmp_path, caplog):
     for number in range(3):
         record(tmp_path / "some" / f"speaker {number}.wav", 4.0, number)
@@ -137,7 +157,7 @@ def test_unreadable_files_are_left_out_and_logged(recordings, tmp_path, caplog):
     with caplog.at_level("INFO"):
         build_bonafide_corpus(tmp_path / "bonafide", source=str(tmp_path / "some"), **SETTINGS)
     assert "damaged.wav is left out" in caplog.text
-    assert "silent.wav, utterance 0 is left out: silence" in caplog.text
+    assert "silent.wav is left out: silent" in caplog.text
     assert read_bonafide_manifest(tmp_path / "bonafide").rows["voice"].nunique() == 3
 
 

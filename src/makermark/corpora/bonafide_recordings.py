@@ -15,8 +15,9 @@ import soundfile as sf
 
 from makermark.corpora.listing import count_suffixes, is_audio_file
 from makermark.corpora.normalise_audio import SAMPLE_RATE_HZ, UnusableError, normalise_utterance
+from makermark.foundation import audio
 from makermark.foundation.arrays import Float32Array
-from makermark.foundation.errors import CorpusError
+from makermark.foundation.errors import AudioError, CorpusError
 from makermark.foundation.files import atomic_folder, write_json
 from makermark.foundation.manifest import (
     ABSENT_FILE,
@@ -106,7 +107,7 @@ def list_recordings(source: str) -> Recordings:
     return recordings
 
 
-def _write_utterances(recordings: Recordings, audio: Path, *, seed: int) -> Iterator[tuple[object, ...]]:
+def _write_utterances(recordings: Recordings, folder: Path, *, seed: int) -> Iterator[tuple[object, ...]]:
     """Write the usable utterances of all recordings; yield their rows, with an empty split."""
     for speaker_number, (speaker, files) in enumerate(sorted(recordings.items())):
         for recording_number, (language, file) in enumerate(files):
@@ -117,12 +118,12 @@ def _write_utterances(recordings: Recordings, audio: Path, *, seed: int) -> Iter
                 except UnusableError as error:
                     log.info("%s, utterance %d is left out: %s", file, number, error)
                     continue
-                path = audio / f"{speaker_number:04d}" / f"{recording_number:04d}-{number:04d}.flac"
+                path = folder / f"{speaker_number:04d}" / f"{recording_number:04d}-{number:04d}.flac"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 sf.write(path, utterance, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
                 yield (
                     f"{BONAFIDE}-{path.parent.name}-{path.stem}",
-                    path.relative_to(audio).as_posix(),
+                    path.relative_to(folder).as_posix(),
                     "",
                     BONAFIDE,
                     language,
@@ -139,12 +140,14 @@ def _write_utterances(recordings: Recordings, audio: Path, *, seed: int) -> Iter
 def _read_utterances(file: Path) -> list[tuple[Float32Array, int]]:
     """Return the utterances of a recording, mono, with their sample rate; none if the file cannot be read."""
     try:
-        samples, sample_rate_hz = sf.read(file, dtype="float32", always_2d=True)  # (T, channels)
-    except sf.LibsndfileError as error:
-        log.warning("%s is left out: %s", file, error)
+        recording = audio.load(file, sample_rate_hz=None)
+    except AudioError as error:
+        log.warning("%s is left out: %s", file, str(error).removeprefix(f"{file}: "))
         return []
-    mono = samples.mean(axis=1)
-    return [(part, sample_rate_hz) for part in np.split(mono, find_cut_points(mono, sample_rate_hz))]
+    for note in recording.notes:
+        log.warning("%s: %s", file, note)
+    cut_points = find_cut_points(recording.waveform, recording.rate_hz)
+    return [(part, recording.rate_hz) for part in np.split(recording.waveform, cut_points)]
 
 
 def find_cut_points(samples: Float32Array, sample_rate_hz: int) -> list[int]:

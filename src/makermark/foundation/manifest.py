@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.parquet"  # its name in a corpus folder
 
+PARQUET_MAGIC = b"PAR1"  # the first bytes of every Parquet file
+
 # Bona fide (human) speech beside a corpus, for losses that compare it with synthetic speech. Its manifest is written by
 # corpora/bonafide_recordings.py. docs/local-corpus.md describes the speakers, the duration and the licence.
 BONAFIDE = "bonafide"  # the only system of that manifest
@@ -209,6 +211,12 @@ def file_sha256(file: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> ManifestError:
+    with Path(path).open("rb") as file:
+        if not PARQUET_MAGIC.startswith(file.read(len(PARQUET_MAGIC))):
+            return ManifestError(
+                f"{path}: not a Parquet file, which a manifest is (data/corpus/manifest.parquet). A CSV or JSON table "
+                "becomes a manifest with `corpus: manifest` and `manifest.file` in params.yaml (docs/corpora.md)"
+            )
     reason = " ".join(str(error).split())
     return ManifestError(f"{path}: not a readable Parquet file ({reason}); run the download stage again")
 
