@@ -110,16 +110,18 @@ def project_umap(embeddings: Float32Array, *, seed: int, neighbours: int, min_di
         )
     if len(embeddings) < 3:
         return np.stack([np.arange(len(embeddings)), np.zeros(len(embeddings))], axis=1).astype(np.float32)
-    projection = _import_umap().UMAP(
-        n_neighbors=min(neighbours, len(embeddings) - 1),
-        min_dist=min_dist,
-        metric="cosine",
-        random_state=seed,
-        n_jobs=1,  # implied by a seed; set explicitly, so that UMAP does not warn
-        init="random" if len(embeddings) < MIN_SPECTRAL_POINTS else "spectral",
-    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter(
+            "ignore"
+        )  # the import warns that TensorFlow is absent, a small set that it is small
+        projection = _import_umap().UMAP(
+            n_neighbors=min(neighbours, len(embeddings) - 1),
+            min_dist=min_dist,
+            metric="cosine",
+            random_state=seed,
+            n_jobs=1,  # implied by a seed; set explicitly, so that UMAP does not warn
+            init="random" if len(embeddings) < MIN_SPECTRAL_POINTS else "spectral",
+        )
         points: Float32Array = projection.fit_transform(embeddings).astype(np.float32)
     return points
 
