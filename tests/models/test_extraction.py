@@ -1,6 +1,7 @@
 """Extraction: the same embeddings whatever the batch. Checkpoints: the same weights after a reload."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from makermark.models.extraction import embed, embed_rows
 from tests_support import FBANK, tone_corpus
 
 CPU = torch.device("cpu")
+
+
+def replace_value(path, key, value):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,11 @@ def test_load_checkpoint_computes_what_an_earlier_version_computed(tmp_path, met
     ("damage", "message"),
     [
         (lambda stem: stem.with_suffix(".json").write_text("{}"), "not a checkpoint of this version"),
+        (
+            lambda stem: replace_value(stem.with_suffix(".json"), "loss_settings", []),
+            "a value has another type",
+        ),
+        (lambda stem: replace_value(stem.with_suffix(".json"), "backbone", {}), "a value has another type"),
         (lambda stem: stem.with_suffix(".safetensors").write_bytes(b"x"), "its SHA-256 is not the one in"),
         (lambda stem: stem.with_suffix(".safetensors").unlink(), "run the train stage"),
     ],

@@ -125,9 +125,8 @@ def read_matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
 
 def l2_normalise(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Return embeddings (N, D) with every row divided by its Euclidean norm; a row of zeros stays zero."""
-    if (
-        embeddings.size and np.abs(embeddings).max() > 2.0**60
-    ):  # squares would overflow; 2^-100 adds no rounding
+    if embeddings.size and np.abs(embeddings).max() > 2.0**60:
+        # squares would overflow; a power of two adds no rounding
         large = np.abs(embeddings).max(axis=1, keepdims=True) > 2.0**60
         embeddings = embeddings * np.where(large, 2.0**-100, 1).astype(embeddings.dtype)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -144,6 +144,11 @@ def _read_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
     keys = {field.name for field in fields(CheckpointMetadata)} | {"weights_sha256"}
     if not isinstance(content, dict) or not keys - ADDED_LATER <= set(content) <= keys:
         raise CheckpointError(f"{path}: not a checkpoint of this version of makermark; train again")
+    settings = (content["backbone_settings"], content["loss_settings"])
+    if not all(isinstance(value, dict) for value in settings) or not all(
+        isinstance(content[name], str) for name in ("backbone", "loss", "weights_sha256")
+    ):
+        raise CheckpointError(f"{path}: damaged: a value has another type; restore it or train again")
     digest = content.pop("weights_sha256")
     backbone, loss = content["backbone"], content["loss"]
     content["backbone_settings"] = EARLIER_BACKBONE_SETTINGS.get(backbone, {}) | content["backbone_settings"]

@@ -111,9 +111,8 @@ def project_umap(embeddings: Float32Array, *, seed: int, neighbours: int, min_di
     if len(embeddings) < 3:
         return np.stack([np.arange(len(embeddings)), np.zeros(len(embeddings))], axis=1).astype(np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the import warns that TensorFlow is absent, a small set that it is small
+        # the import warns that TensorFlow is absent, and a fit that the set is small
+        warnings.simplefilter("ignore")
         projection = _import_umap().UMAP(
             n_neighbors=min(neighbours, len(embeddings) - 1),
             min_dist=min_dist,

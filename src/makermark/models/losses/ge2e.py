@@ -46,9 +46,8 @@ class GE2E(ScaledCosineLoss):
             averaged = unit if self.as_published else x
             membership = batch.membership()
             sums = membership.to(x.dtype).T @ averaged  # (C, D): parallel to the centroids
-            others = l2_normalise(
-                sums[batch.group_index] - averaged
-            )  # (B, D): own centroid without the utterance
+            # (B, D): own centroid without the utterance
+            others = l2_normalise(sums[batch.group_index] - averaged)
             own = (unit * others).sum(dim=1, keepdim=True)  # (B, 1)
             cosines = torch.where(membership, own, unit @ l2_normalise(sums).T)  # (B, C)
             if not self.as_published:
