@@ -156,7 +156,8 @@ def with_precomputed_grad(x: Tensor, loss: Tensor, grad: Tensor) -> Tensor:
     """Return the scalar loss with a precomputed gradient; not twice differentiable.
 
     `grad` has the shape of `x`. For losses whose written-out gradient is faster than autograd: a forward and
-    backward pass of N-pair takes 0.79 instead of 1.33 ms, of Triplet 1.20 instead of 4.43 ms (benchmarks/README.md), both in float32.
+    backward pass of N-pair takes 0.79 instead of 1.33 ms, of Triplet 1.20 instead of 4.43 ms, both in float32
+    (benchmarks/README.md).
     """
     return cast(Tensor, _PrecomputedGrad.apply(x, loss, grad))  # type: ignore[no-untyped-call]
 
