@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from makermark.cli.main import app
 from makermark.foundation.errors import CorpusError, FilesError, ManifestError
 from makermark.foundation.manifest import read_manifest, write_manifest
-from tests_support import tone_corpus
+from tests_support import speech_corpus
 
 runner = CliRunner()
 
@@ -18,9 +18,9 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    manifest, _ = tone_corpus(folder)
+    manifest, _ = speech_corpus(folder)
     rows = manifest.rows.assign(language=(manifest.rows["system"] == "slow").map({True: "de", False: "en"}))
-    write_manifest(folder / "manifest.parquet", rows, corpus="tones", root="audio")
+    write_manifest(folder / "manifest.parquet", rows, corpus="vowels", root="audio")
     return folder
 
 
@@ -36,13 +36,13 @@ def test_manifest_is_audited_with_its_audio(folder, tmp_path):
         folder / "manifest.parquet", "--audio", "--json", tmp_path / "a.json", "--markdown", tmp_path / "a.md"
     )
     report = json.loads((tmp_path / "a.json").read_text())
-    assert report["corpus"] == "tones"
+    assert report["corpus"] == "vowels"
     assert report["shortcuts"]["files"] == 36
     assert report["shortcuts"]["properties"]["sample_rate_hz"]["balanced_accuracy_percent"] == pytest.approx(
         100 / 3
     )
     markdown = (tmp_path / "a.md").read_text()
-    assert markdown.startswith("# Audit of tones\n\n## Splits\n\n| split |")
+    assert markdown.startswith("# Audit of vowels\n\n## Splits\n\n| split |")
     for finding in report["findings"]:
         assert finding["says"] in markdown
         assert finding["remedy"] in markdown

@@ -33,7 +33,7 @@ from makermark.foundation.manifest import add_seen_columns, read_manifest, write
 from makermark.models import backbones, losses
 from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_checkpoint, save_checkpoint
 from makermark.scoring.pairs import score_all_pairs
-from tests_support import FBANK, tone_corpus
+from tests_support import FBANK, speech_corpus
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 PARAMS["score"]["bootstrap_samples"] = 20
@@ -76,14 +76,14 @@ def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """The manifest of the tones; half of dev is German."""
+    """The manifest of the vowels; half of dev is German."""
     folder = tmp_path_factory.mktemp("other")
-    manifest, _ = tone_corpus(folder)
+    manifest, _ = speech_corpus(folder)
     rows = manifest.rows.assign(
         language=np.where(manifest.rows["path"].str.contains("-[01].flac"), "de", "en"),
         family=manifest.rows["system"].map({"slow": "a", "middle": "a", "fast": "b"}),
     )
-    write_manifest(folder / "manifest.parquet", rows, corpus="tones", root="audio")
+    write_manifest(folder / "manifest.parquet", rows, corpus="vowels", root="audio")
     return folder / "manifest.parquet"
 
 
@@ -152,7 +152,7 @@ def test_evaluate_writes_a_report_and_plots(evaluated):
     }
     report = (out / "report.md").read_text()
     assert (
-        "scored on corpus tones: 36 utterances (0 unusable), 3 systems, of which the model was trained on 1"
+        "scored on corpus vowels: 36 utterances (0 unusable), 3 systems, of which the model was trained on 1"
         in report
     )
     assert "| dev | all | all | 12 |" in report
@@ -234,7 +234,11 @@ def test_evaluate_raises_for_another_front_end_than_in_training(corpus, tmp_path
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"splits": ["test"]}, ManifestError, r"corpus tones has no split 'test'; it has \['train', 'dev'\]"),
+        (
+            {"splits": ["test"]},
+            ManifestError,
+            r"corpus vowels has no split 'test'; it has \['train', 'dev'\]",
+        ),
         ({"label": "speaker"}, CorpusError, r"unknown label; it is one of \['system', 'family'"),
         (
             {"baselines": ["chance"]},
@@ -271,7 +275,7 @@ def test_evaluate_raises_for_a_wrong_option_before_it_reads_audio(
 
 
 def table_of(corpus, folder, *, name="mine", **columns):
-    """Write a CSV of the tones with these additional columns; return its path."""
+    """Write a CSV of the vowels with these additional columns; return its path."""
     manifest = read_manifest(corpus)
     rows = manifest.rows[["path", "system"]].assign(**columns)
     rows["path"] = [str(manifest.root / path) for path in rows["path"]]

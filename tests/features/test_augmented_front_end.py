@@ -11,7 +11,7 @@ from makermark.features.cache import FeatureCache
 from makermark.features.cache_writer import remove_unlisted_caches, write_cache
 from makermark.foundation.errors import FeatureCacheError, ParamsError
 from makermark.training.crops import HostCrops, VariantCrops
-from tests_support import FBANK, tone, tone_corpus
+from tests_support import FBANK, speech_corpus, tone
 
 CACHE_SETTINGS = {
     "shard_utterances": 10,
@@ -64,7 +64,7 @@ def test_augmented_front_end_raises_for_other_sample_rate():
 def caches(tmp_path_factory):
     """Clean features of all splits and augmented copies of train: (folder, manifest, clean, copies)."""
     folder = tmp_path_factory.mktemp("copies")
-    manifest, front_end = tone_corpus(folder)
+    manifest, front_end = speech_corpus(folder)
     train = dataclasses.replace(manifest, rows=manifest.rows[manifest.rows["split"] == "train"])
     write_cache(manifest, front_end, folder / "f", **CACHE_SETTINGS)
     for copy in (0, 1):

@@ -22,7 +22,7 @@ from makermark.models.checkpoint import (
     save_checkpoint,
 )
 from makermark.models.embed_corpus import BASELINES, EmbeddingTask, check_baselines, embed_corpus
-from tests_support import FBANK, tone_corpus
+from tests_support import FBANK, speech_corpus
 
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -31,7 +31,7 @@ PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 def corpus(tmp_path_factory):
     """(manifest, folder of its fbank cache)."""
     folder = tmp_path_factory.mktemp("corpus")
-    manifest, front_end = tone_corpus(folder)
+    manifest, front_end = speech_corpus(folder)
     write_cache(
         manifest, front_end, folder, shard_utterances=10, max_bad_fraction=0, min_seconds=0.1, max_seconds=10, workers=1
     )  # fmt: skip

@@ -14,7 +14,7 @@ from makermark.models import backbones, losses
 from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_checkpoint, save_checkpoint
 from makermark.models.embed_corpus import log_mel_statistics, standardise
 from makermark.models.extraction import embed, embed_rows
-from tests_support import FBANK, tone_corpus
+from tests_support import FBANK, speech_corpus
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def replace_value(path, key, value):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    manifest, front_end = tone_corpus(folder)
+    manifest, front_end = speech_corpus(folder)
     write_cache(
         manifest, front_end, folder, shard_utterances=10, max_bad_fraction=0, min_seconds=0.1, max_seconds=10, workers=1
     )  # fmt: skip

@@ -162,6 +162,18 @@ def test_histogram_of_a_set_without_target_trials_is_plotted(tmp_path, drawn):
     assert all(np.isfinite(values).all() for values in heights)
 
 
+def test_histogram_with_bins_without_width_has_the_density_of_the_others(tmp_path, drawn):
+    """Scores of an untrained network are nearly equal, and edges between them are equal in float32."""
+    plot_histograms(
+        tmp_path / "x.png", edges=np.array([-1.0, 0.5, 0.5, 1.0]), targets=np.array([1, 0, 3]),
+        nontargets=np.array([2, 1, 1]), threshold=0.5, title="t",
+    )  # fmt: skip
+    (figure,) = drawn
+    densities = [patch.get_data().values.tolist() for patch in figure.axes[0].patches]
+    assert densities[0] == pytest.approx([2 / 4 / 1.5, 0, 1 / 4 / 0.5])
+    assert densities[2] == pytest.approx([1 / 4 / 1.5, 0, 3 / 4 / 0.5])
+
+
 def test_training_plot_shows_every_epoch_and_marks_the_best(tmp_path, drawn):
     draw_training(tmp_path / "training.png")
     loss, eer, rate = drawn[0].axes

@@ -1,4 +1,4 @@
-"""A small tracer of tones to serve, and a real server in a thread."""
+"""A small tracer of vowels to serve, and a real server in a thread."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from makermark.serving.application import build_application
 from makermark.serving.server import bind_socket, build_server
 from makermark.serving.service import TracingService
 from makermark.tracing import Tracer
-from tests_support import VIBRATO_HZ
+from tests_support import VOICES
 from tracer_support import make_world
 
 LIMITS = {
@@ -22,9 +22,9 @@ LIMITS = {
 
 
 def make_models(folder: Path) -> dict[str, list[Path]]:
-    """Write a model of slow and middle tones with its tracer to `folder`/models; return the clips per system."""
+    """Write a model of slow and middle vowels with its tracer to `folder`/models; return the clips per system."""
     world = make_world(folder)
-    return {name: world.of(name) for name in VIBRATO_HZ}
+    return {name: world.of(name) for name in VOICES}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Fixtures: a small model on tones and its tracer."""
+"""Fixtures: a small model on vowels and its tracer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Robustness stage on tones, end to end, and its metrics against an independent computation."""
+"""Robustness stage on vowels, end to end, and its metrics against an independent computation."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from makermark.tracing import Tracer, plots
 from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.plots import COLUMNS, plot_robustness, robustness_markdown
 from makermark.training.run import train_experiment
-from tests_support import tone_corpus
+from tests_support import speech_corpus
 from tracer_support import make_world
 
 REPOSITORY = Path(__file__).parents[2]
@@ -179,7 +179,7 @@ def test_plot_has_the_figures_of_every_condition_in_its_group_best_first(tmp_pat
 
 def train(folder, models, **changes):
     params = parse_params(CONTENT | changes)
-    manifest, front_end = tone_corpus_of(folder)
+    manifest, front_end = speech_corpus_of(folder)
     copies = augmented_front_ends(params)
     training = dataclasses.replace(manifest, rows=manifest.rows[manifest.rows["split"] == "train"])
     for rows, view in [(manifest, front_end), *((training, copy) for copy in copies)]:
@@ -188,10 +188,10 @@ def train(folder, models, **changes):
     return models / "best.safetensors"
 
 
-def tone_corpus_of(folder):
+def speech_corpus_of(folder):
     if (folder / "audio").exists():
         shutil.rmtree(folder / "audio")
-    return tone_corpus(folder)
+    return speech_corpus(folder)
 
 
 def test_training_uses_augmented_views_and_is_unchanged_without_them(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tracer of a small model on tones: embeddings, conclusions, enrolment, comparison, evaluation and commands."""
+"""Tracer of a small model on vowels: embeddings, conclusions, enrolment, comparison, evaluation and commands."""
 
 import dataclasses
 import json
@@ -23,10 +23,11 @@ from makermark.reporting.tables import describe_tracer
 from makermark.tracing import Tracer, read_gallery, write_gallery
 from makermark.tracing.bundle import read_bundle, write_unavailable
 from makermark.tracing.calibration import ScoreCalibrator, measure_false_accepts
+from makermark.tracing.decision import TOO_LITTLE_SPEECH
 from makermark.tracing.enrolment_evaluation import evaluate_enrolment
 from makermark.tracing.evaluation import evaluate_comparison, evaluate_tracer
-from makermark.tracing.extractor import speech_seconds, split_windows
-from tests_support import tone
+from makermark.tracing.extractor import split_windows
+from tests_support import speak
 
 
 def test_extractor_reproduces_the_embed_stage(world, tracer):
@@ -127,7 +128,7 @@ def test_likelihood_ratios_are_limited_to_the_range_that_dev_supports(world, tra
 
 
 def test_clip_with_too_little_speech_gets_no_conclusion(tracer):
-    samples = np.concatenate([tone(5.0, np.random.default_rng(1))[:3200], np.zeros(32000)])
+    samples = np.concatenate([speak("middle", np.random.default_rng(1), 0.2), np.zeros(32000)])
     trace = tracer.trace((samples, 16000))
     assert trace.conclusion == "too little speech to say"
     assert trace.speech_s == pytest.approx(0.2, abs=0.05)
@@ -135,7 +136,7 @@ def test_clip_with_too_little_speech_gets_no_conclusion(tracer):
 
 def test_long_file_is_assessed_in_windows(tracer):
     rng = np.random.default_rng(2)
-    joined = np.concatenate([tone(1.5, rng), tone(14.0, rng)])
+    joined = np.concatenate([speak("slow", rng), speak("fast", rng)])
     trace = tracer.trace((joined, 16000))
     assert trace.windows[0].start_s == 0
     assert trace.windows[-1].end_s == pytest.approx(trace.duration_s)
@@ -149,15 +150,24 @@ def test_windows_worked_by_hand():
     assert split_windows(5, size=4, hop=2) == [(0, 5)]
 
 
-def test_speech_seconds_excludes_silence():
-    loud = tone(5.0, np.random.default_rng(0))[:16000]
-    assert speech_seconds(np.concatenate([loud, np.zeros(16000)]).astype(np.float32), 16000) == pytest.approx(
-        1, abs=0.05
-    )
+def test_pure_tone_gets_no_conclusion(tracer):
+    time = np.arange(5 * 16000) / 16000
+    trace = tracer.trace((0.5 * np.sin(2 * np.pi * 440 * time), 16000))
+    assert (trace.speech_s, trace.conclusion, trace.name) == (0, TOO_LITTLE_SPEECH, "")
+    assert {window.conclusion for window in trace.windows} == {TOO_LITTLE_SPEECH}
+    assert trace.agreement is None
+
+
+def test_windows_count_the_speech_within_them(tracer):
+    speech = speak("slow", np.random.default_rng(4), 2.0)
+    clip = tracer.embed_waveforms([np.concatenate([speech, np.zeros(32000)]).astype(np.float32)])[0]
+    overlap = [min(end, 2.0) - min(start, 2.0) for start, end in clip.window_spans_s]
+    np.testing.assert_allclose(clip.window_speech_s, overlap, atol=0.1)
+    assert clip.window_speech_s[-1] == 0
 
 
 def test_enrolment_adds_a_candidate_and_leaves_the_others_unchanged(world, tracer):
-    after = tracer.enroll("fast", world.of("fast")[:5], family="tone")
+    after = tracer.enroll("fast", world.of("fast")[:5], family="vowel")
     assert tracer.gallery.systems == ["middle", "slow"]
     assert after.gallery.systems == ["fast", "middle", "slow"]
     own = after.trace(world.of("fast")[0]).candidates
@@ -179,7 +189,10 @@ def test_enrolment_refuses_too_few_or_identical_clips(world, tracer, count, same
 
 
 def test_comparison_is_symmetric_and_highest_for_identical_clips(world, tracer):
-    a, b = world.of("slow")[0], world.of("fast")[0]
+    # the ratio depends on the amount of speech of the shorter clip, so that clip is `a` in both comparisons
+    a = min(world.of("slow"), key=lambda clip: tracer.trace(clip).speech_s)
+    b = max(world.of("fast"), key=lambda clip: tracer.trace(clip).speech_s)
+    assert np.argmin(tracer.compare(a, b).speech_s) == 0
     assert tracer.compare(a, b).log10_lr == pytest.approx(tracer.compare(b, a).log10_lr)
     assert tracer.compare(a, a).cosine == pytest.approx(1, abs=1e-5)
     assert tracer.compare(a, a).log10_lr >= tracer.compare(a, b).log10_lr

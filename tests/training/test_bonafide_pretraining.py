@@ -24,7 +24,7 @@ from makermark.models.checkpoint import load_checkpoint
 from makermark.models.losses.real_vs_spoof import BONAFIDE, SYNTHETIC
 from makermark.training import run
 from makermark.training.bonafide_pretraining import read_pretraining_data
-from tests_support import FBANK, recorded_speech, tone_corpus
+from tests_support import FBANK, recorded_speech, speech_corpus
 
 REPOSITORY = Path(__file__).parents[2]
 PARAMS = read_params(REPOSITORY / "params.yaml")
@@ -53,9 +53,9 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """(manifest, folder): tones as the synthetic corpus, noise as bona fide speech, and the caches of both."""
+    """(manifest, folder): vowels as the synthetic corpus, noise as bona fide speech, and the caches of both."""
     folder = tmp_path_factory.mktemp("data")
-    manifest, front_end = tone_corpus(folder)
+    manifest, front_end = speech_corpus(folder)
     for speaker in range(6):
         file = folder / "recordings" / f"speaker {speaker}.wav"
         file.parent.mkdir(exist_ok=True)
@@ -221,7 +221,7 @@ def test_pretraining_data_has_every_utterance_of_both_classes(data):
 def test_features_stage_writes_bona_fide_caches_and_deletes_them_without_bona_fide_speech(data, tmp_path):
     manifest, folder = data
     write_manifest(
-        tmp_path / "manifest.parquet", manifest.rows.head(6), corpus="tones", root=str(manifest.root)
+        tmp_path / "manifest.parquet", manifest.rows.head(6), corpus="vowels", root=str(manifest.root)
     )
     build_bonafide_corpus(tmp_path / "none", source="none", seed=0, dev_fraction=0.2, test_fraction=0.2)
     for bonafide_folder, exists in ((folder / "bonafide", True), (tmp_path / "none", False)):

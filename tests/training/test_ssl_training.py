@@ -26,7 +26,7 @@ from makermark.models.feature_spec import (
 )
 from makermark.training import components, run
 from makermark.training.components import check_params
-from tests_support import tone_corpus
+from tests_support import speech_corpus
 
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -56,7 +56,7 @@ def params_for(model, **ssl):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    manifest, _ = tone_corpus(folder)
+    manifest, _ = speech_corpus(folder)
     return manifest, folder
 
 

@@ -1,8 +1,8 @@
 """Speech activity and bandwidth of a signal, by its power.
 
-A frame is speech if its power is within a range of the loudest frame's. No voice activity detection library is used:
-corpora, metrics and calibrated tracers were computed with this rule, and another detector would change their figures.
-Steady noise counts as speech.
+A frame is speech if its power is within a range of the loudest frame's. Levels, corpora and their audits use this rule:
+their recordings are known to be speech, and another detector would change them. Steady noise and tones count as speech.
+The tracer gets any audio and uses voice activity detection instead (makermark.tracing.voice_activity).
 
 Legend of axes: T samples, F frames.
 """

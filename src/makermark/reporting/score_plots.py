@@ -145,7 +145,8 @@ def plot_histograms(
 ) -> None:
     """Plot the score densities of both kinds of trials, from counts (K,) between edges (K + 1,).
 
-    `threshold` is the score at which the error rates are equal.
+    `threshold` is the score at which the error rates are equal. Bins have no width if all scores are nearly equal, as
+    with an untrained network; their density is drawn as 0.
     """
     figure = Figure(figsize=(7.5, 4.2))
     axes = figure.subplots()
@@ -155,7 +156,8 @@ def plot_histograms(
     )
     handles: dict[str, Artist] = {}
     for name, counts, colour in kinds:
-        density = counts / max(counts.sum(), 1) / np.diff(edges)
+        share, widths = counts / max(counts.sum(), 1), np.diff(edges)
+        density = np.divide(share, widths, out=np.zeros_like(share), where=widths > 0)
         axes.stairs(density, edges, fill=True, color=colour, alpha=0.3)
         text = f"{name}: {counts.sum():,} pairs"
         handles[text] = axes.stairs(density, edges, color=colour, linewidth=1.5)

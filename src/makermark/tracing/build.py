@@ -19,9 +19,10 @@ from makermark.foundation.progress import track
 from makermark.models.checkpoint import load_checkpoint
 from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet, TracerBundle, TracerSettings
 from makermark.tracing.calibration import ScoreCalibrator
-from makermark.tracing.extractor import ClipExtractor, speech_seconds
+from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
 from makermark.tracing.tracer import Tracer
+from makermark.tracing.voice_activity import speech_seconds
 
 BATCH_CLIPS = 64  # clips that are embedded together
 HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system

@@ -24,17 +24,15 @@ from makermark.foundation.audio import Recording, Samples
 from makermark.foundation.device import choose_device, choose_precision
 from makermark.foundation.embeddings import l2_normalise
 from makermark.foundation.errors import AudioError
-from makermark.foundation.signal_power import frame_power, is_speech
 from makermark.models.backbones import Backbone
 from makermark.models.checkpoint import Checkpoint, rebuild_front_end
 from makermark.models.extraction import embed
+from makermark.tracing.voice_activity import speech_between, speech_frames
 
 Audio = Path | str | tuple[NDArray[np.floating[Any]], int]  # a file, or samples and their sample rate in Hz
 Span = tuple[int, int]  # start and end in samples
 
 MAX_CLIP_SECONDS = 3600.0
-SPEECH_FRAME_SECONDS = 0.02
-SILENCE_DBFS = -70.0
 BATCH_FILES = 32  # files that are read and embedded together
 BATCH_BYTES = 1 << 25  # largest total size of such files
 
@@ -163,26 +161,20 @@ class ClipExtractor:
         clips, first = [], 0
         for waveform, (num_pieces, windows) in zip(waveforms, layout, strict=True):
             middle, last = first + num_pieces, first + num_pieces + len(windows)
+            duration_s, spans_s = len(waveform) / rate, [(start / rate, end / rate) for start, end in windows]
+            frames = speech_frames(waveform, rate)
             clips.append(
                 ClipEmbedding(
                     embedding=l2_normalise(embeddings[first:middle].mean(axis=0, keepdims=True))[0],
-                    duration_s=len(waveform) / rate,
-                    speech_s=speech_seconds(waveform, rate),
-                    window_spans_s=[(start / rate, end / rate) for start, end in windows],
+                    duration_s=duration_s,
+                    speech_s=speech_between(frames, 0.0, duration_s),
+                    window_spans_s=spans_s,
                     window_embeddings=embeddings[middle:last],
-                    window_speech_s=np.array([speech_seconds(part, rate) for part in segments[middle:last]]),
+                    window_speech_s=np.array([speech_between(frames, *span) for span in spans_s]),
                 )
             )
             first = last
         return clips
-
-
-def speech_seconds(waveform: Samples, rate_hz: int) -> float:
-    """Return the amount of speech in `waveform` (T,): frames of 20 ms that are speech and not below SILENCE_DBFS."""
-    size = max(1, round(SPEECH_FRAME_SECONDS * rate_hz))
-    repeated = np.resize(waveform, max(size, len(waveform)))  # fills at least one frame
-    speech = is_speech(frame_power(repeated, size), floor=10 ** (SILENCE_DBFS / 10))
-    return float(np.count_nonzero(speech) * size / rate_hz)
 
 
 def split_windows(length: int, *, size: int, hop: int) -> list[Span]:

@@ -41,8 +41,9 @@ from makermark.tracing.evaluation import (
     evaluate_clips,
     trial_metric,
 )
-from makermark.tracing.extractor import ClipExtractor, speech_seconds
+from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.tracer import Tracer
+from makermark.tracing.voice_activity import speech_seconds
 
 BATCH_CLIPS = 64  # clips that are embedded together
 CLIP_METRICS = (  # the metrics of `evaluate_clips` that are reported

@@ -1,4 +1,4 @@
-"""Explanations by a small tracer on tones: of one clip and of test."""
+"""Explanations by a small tracer on vowels: of one clip and of test."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def manifest_path(world, tmp_path_factory):
     empty = dict.fromkeys(("family", "acoustic_model", "vocoder", "voice", "text"), "")
     path = tmp_path_factory.mktemp("corpus") / "manifest.parquet"
     root = next(iter(world.files.values())).parent
-    write_manifest(path, pd.DataFrame(rows).assign(language="en", **empty), corpus="tones", root=str(root))
+    write_manifest(path, pd.DataFrame(rows).assign(language="en", **empty), corpus="vowels", root=str(root))
     return path
 
 

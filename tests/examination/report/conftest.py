@@ -9,7 +9,7 @@ import soundfile
 
 from makermark.examination.report import collect_report_data
 from makermark.tracing import Tracer
-from tests_support import VIBRATO_HZ, tone
+from tests_support import VOICES, speak
 from tracer_support import make_world
 
 
@@ -24,9 +24,9 @@ class World(NamedTuple):
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     small_world = make_world(folder)
-    files = {system: small_world.of(system) for system in VIBRATO_HZ}
+    files = {system: small_world.of(system) for system in VOICES}
     rng = np.random.default_rng(3)
-    soundfile.write(folder / "long.flac", np.concatenate([tone(1.5, rng), tone(5.0, rng)]), 16000)
+    soundfile.write(folder / "long.flac", np.concatenate([speak("slow", rng), speak("middle", rng)]), 16000)
     return World(folder, Tracer.load(folder / "models", device="cpu"), files, folder / "long.flac")
 
 

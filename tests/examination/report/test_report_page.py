@@ -52,7 +52,7 @@ def test_page_contains_the_values_of_the_trace(world, report_data):
     for candidate in trace.candidates:
         ratio = format_ratio(candidate.log10_lr, at_bound=candidate.at_bound)
         support = report_text.describe_support(candidate.log10_lr)
-        row = f"{candidate.system} tone {ratio} {support}"
+        row = f"{candidate.system} vowel {ratio} {support}"
         if candidate.posterior is not None:
             row += f" {page.format_percent(candidate.posterior)}"
         assert row.replace("\u00a0", " ") in text
@@ -126,7 +126,7 @@ def test_page_contains_playable_sound(world, report_data):
 
 @pytest.mark.parametrize("conclusion", [ONE_SYSTEM, FAMILY, UNKNOWN, TOO_LITTLE_SPEECH])
 def test_every_conclusion_has_its_text(report_data, conclusion):
-    name = {ONE_SYSTEM: "slow", FAMILY: "tone"}.get(conclusion, "")
+    name = {ONE_SYSTEM: "slow", FAMILY: "vowel"}.get(conclusion, "")
     trace = dataclasses.replace(report_data.trace, conclusion=conclusion, name=name)
     text = Page(render_report(dataclasses.replace(report_data, trace=trace))).text
     assert report_text.describe_conclusion(trace) in text
