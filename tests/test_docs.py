@@ -288,9 +288,11 @@ EXAMPLE = re.compile(r"^\S+\.wav  \([\d.]+ s, [\d.]+ s of speech\)\n(?:  .*\n)+"
 
 def parse_trace(example: str) -> Trace:
     """Return the Trace that an example of the output of `makermark trace` shows."""
-    first, second, *lines = example.splitlines()
+    wrapped = re.search(r"  reason: (?:.|\n    (?!\S+ +LR))*", example)[0]
+    first, second, third, *lines = example.replace(wrapped, wrapped.replace("\n    ", " ")).splitlines()
     file, duration, speech = re.fullmatch(r"(\S+)  \((.*) s, (.*) s of speech\)", first).groups()
-    conclusion, name, reason = re.fullmatch(r"  ([^:(]*?)(?:: (\S+))?  \((.*)\)", second).groups()
+    conclusion, name = re.fullmatch(r"  ([^:]*)(?:: (\S+))?", second).groups()
+    reason = third.removeprefix("  reason: ")
     candidates, windows, agreement = [], [], None
     unknown, prior = None, 0.5
     for line in lines:
@@ -311,14 +313,15 @@ def parse_trace(example: str) -> Trace:
                     mark == "*",
                 )
             )
-        elif match := re.fullmatch(
-            r"    \(none of the gallery\) +posterior +(\S+) %   with prior (\S+) % .*", line
-        ):
-            unknown, prior = (float(percent) / 100 for percent in match.groups())
+        elif match := re.fullmatch(r"    \(none of the gallery\) +posterior +(\S+) %", line):
+            unknown = float(match[1]) / 100
+        elif match := re.fullmatch(r"  prior: (\S+) % that the system is in the gallery", line):
+            prior = float(match[1]) / 100
         elif match := re.fullmatch(r"  windows: (\d+) % .*", line):
             agreement = int(match[1]) / 100
-        elif match := re.fullmatch(r" +(\S+) - +(\S+) s  nearest (\S+), ([^:]*)(?:: (.*))?", line):
-            start, end, best, at_window, window_name = match.groups()
+        elif match := re.fullmatch(r" +(\S+) - +(\S+) s  ([^:,]*)(?:: ([^,]*))?(?:, nearest (\S+))?", line):
+            start, end, at_window, window_name, nearest = match.groups()
+            best = nearest or window_name
             windows.append(Window(float(start), float(end), at_window, window_name or "", best, 0.0))
         else:
             pytest.fail(f"this line is not of the output of `makermark trace`: {line}")

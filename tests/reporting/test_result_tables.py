@@ -109,11 +109,24 @@ def test_terminal_table_cuts_no_word_or_number(score, width):
         "10.1",
         "12.1]",
         "32.0/16.0",
-        "statistics",
-        "utterances",
+        "stats",
+        "utter-",
         "unseen",
         "untrained",
         "encoder",
     ):
         assert expected in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_row_of_the_terminal_table_is_one_line_of_80_columns(score):
+    for split in ("dev", "test"):
+        for part in (score[split], *score[split]["strata"].values()):
+            for name in ("micro", "macro"):
+                part[f"eer_{name}_percent"], part[f"eer_{name}_ci95_percent"] = 12.95, [10.04, 22.89]
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table(score))
+    rows = [line for line in console.file.getvalue().splitlines() if "[10.0,22.9]" in line]
+    assert len(rows) == 10
+    assert all(row.split()[-6:-2] == ["12.9", "[10.0,22.9]"] * 2 for row in rows)
+    assert max(map(len, rows)) <= 80

@@ -336,16 +336,21 @@ def test_dev_without_training_system_cannot_calibrate_and_the_bundle_states_why(
     write_unavailable(tmp_path / "models/tracer", str(error.value))
     with pytest.raises(TracerError, match=r"models/tracer: dev has no clip"):
         Tracer.load(tmp_path / "models")
-    assert "No tracer: dev has no clip" in describe_tracer({"reason": str(error.value)})
+    assert "No tracer: dev has no clip" in describe_tracer({"reason": str(error.value)})[0]
 
 
-def test_tracer_metrics_are_described_in_a_sentence(world):
+def test_tracer_metrics_are_described_in_a_table_of_80_columns(world):
     figures = evaluate_tracer(world.built.tracer, world.built.test, bootstrap_samples=0, seed=0)
-    sentence = describe_tracer({"test": figures})
-    assert f"correct system {figures['whole']['seen_correct_percent']:.1f} %" in sentence
-    unseen = (world.built.test.rows["system"] == "fast").to_numpy()
-    unseen_clips = world.built.test.select(unseen)
+    _, header, seen, unseen, *_ = lines = describe_tracer({"test": figures})
+    assert max(map(len, lines)) <= 80
+    assert header.split() == ["correct", "system", "correct", "family", "wrong", "unknown"]
+    names = ("correct", "family", "wrong", "unknown")
+    assert seen.split() == ["seen", "systems", *(f"{figures['whole'][f'seen_{n}_percent']:.1f}" for n in names)]
+    assert unseen.split() == [
+        "unseen", "systems", *(f"{figures['whole'][f'unseen_{n}_percent']:.1f}" for n in names)
+    ]  # fmt: skip
+    only_unseen = world.built.test.select((world.built.test.rows["system"] == "fast").to_numpy())
     none = describe_tracer(
-        {"test": evaluate_tracer(world.built.tracer, unseen_clips, bootstrap_samples=0, seed=0)}
+        {"test": evaluate_tracer(world.built.tracer, only_unseen, bootstrap_samples=0, seed=0)}
     )
-    assert "correct system -" in none
+    assert none[2].split() == ["seen", "systems", "-", "-", "-", "-"]

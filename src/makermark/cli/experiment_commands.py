@@ -56,9 +56,9 @@ def results(metrics: Annotated[Path, typer.Option(help="Folder of the metrics.")
     probe = read_json(metrics / "probe.json")
     console = Console()
     score = read_json(metrics / "score.json")
-    console.print(results_table(score))
+    console.print(results_table(score), "")
     console.print("\n".join(describe_open_set(score)), highlight=False)
-    console.print(describe_tracer(read_json(metrics / "trace.json")), highlight=False)
+    console.print("\n".join(describe_tracer(read_json(metrics / "trace.json"))), highlight=False)
     console.print(
         f"Linear probe over {probe['systems']} systems of {probe['split']}: {probe['accuracy_percent']:.1f} % "
         f"(chance {probe['chance_percent']:.1f} %)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 GALLERY = Path(".makermark/gallery.arrow")
 CORPUS = Path("data/corpus")
 MAX_CANDIDATES = 5  # on the terminal
+TERMINAL_COLUMNS = 80
 MAX_PATH_BYTES = 4096  # of Linux
 AUDIO_BEGINNINGS = (
     b"RIFF",
@@ -125,8 +127,10 @@ def describe_trace(result: Trace) -> Iterator[str]:
 
     name = f": {result.name}" if result.name else ""
     yield f"{result.file}  ({result.duration_s:.1f} s, {result.speech_s:.1f} s of speech)"
-    yield from (f"  note: {note}" for note in result.notes)
-    yield f"  {result.conclusion}{name}  ({result.reason})"
+    for note in result.notes:
+        yield from _wrap(f"note: {note}")
+    yield f"  {result.conclusion}{name}"
+    yield from _wrap(f"reason: {result.reason}")
     for candidate in result.candidates[:MAX_CANDIDATES]:
         posterior = "" if candidate.posterior is None else f"   posterior {100 * candidate.posterior:5.1f} %"
         yield (
@@ -134,18 +138,30 @@ def describe_trace(result: Trace) -> Iterator[str]:
             f"LR {format_ratio(candidate.log10_lr, at_bound=candidate.at_bound):>14}{posterior}"
         )
     if result.posterior_unknown is not None:
-        yield (
-            f"    {'(none of the gallery)':<32}    {'':>14}   posterior {100 * result.posterior_unknown:5.1f} %"
-            f"   with prior {100 * result.prior_known:g} % for the gallery"
-        )
+        unknown = f"posterior {100 * result.posterior_unknown:5.1f} %"
+        yield f"    {'(none of the gallery)':<32}    {'':>14}   {unknown}"
+        yield f"  prior: {100 * result.prior_known:g} % that the system is in the gallery"
     if result.agreement is not None:
         yield f"  windows: {100 * result.agreement:.0f} % agree with the whole file"
         for window in result.windows:
             name = f": {window.name}" if window.name else ""
-            yield f"    {window.start_s:6.1f} - {window.end_s:6.1f} s  nearest {window.best}, {window.conclusion}{name}"
+            nearest = "" if window.name == window.best else f", nearest {window.best}"
+            yield f"    {window.start_s:6.1f} - {window.end_s:6.1f} s  {window.conclusion}{name}{nearest}"
     if len(result.makers_along_time) > 1:
         systems = ", ".join(result.makers_along_time)
-        yield f"  different systems in different windows: {systems}; the file may be spliced"
+        yield from _wrap(f"different systems in different windows: {systems}; the file may be spliced")
+
+
+def _wrap(text: str) -> list[str]:
+    """Return `text` as lines of at most TERMINAL_COLUMNS characters; a longer word, such as a path, stays whole."""
+    return textwrap.wrap(
+        text,
+        TERMINAL_COLUMNS,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 @app.command()

@@ -19,6 +19,7 @@ BASELINE_NAMES = {
     "resemblyzer": "speaker encoder",
     "untrained": "untrained network",
 }
+NARROW_HEADERS = {"language": "lang-\nuage", "utterances": "utter-\nances", "log-mel statistics": "log-mel\nstats"}
 EXPLANATION = (
     "EER over the cosines of all pairs of utterances. Micro: all pairs pooled. Macro: mean over systems. "
     "[95 % confidence interval by bootstrap over systems, if there are 5 or more]. Baselines: micro/macro. "
@@ -35,18 +36,19 @@ def results_markdown(score: Metrics) -> str:
 
 
 def results_table(score: Metrics) -> Table:
-    """Return the result table for the terminal, from the content of metrics/score.json."""
+    """Return the result table for the terminal, from metrics/score.json. With two baselines it has 80 columns."""
     header, rows = table_cells(score, decimals=1)
-    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=0)
+    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for number, name in enumerate(header):
-        can_wrap = name.startswith("EER")  # in a narrow terminal: between value and interval
+        can_wrap = name.startswith("EER")  # in a narrow terminal: after the value
         table.add_column(
-            name if can_wrap else name.replace(" ", "\n"),
+            name if can_wrap else NARROW_HEADERS.get(name, name.replace(" ", "\n")),
             justify="left" if number < TEXT_COLUMNS else "right",
             no_wrap=not can_wrap,
         )
     for row, following in zip(rows, [*rows[1:], [""]], strict=True):
-        table.add_row(*row, end_section=bool(following[0]), style="bold" if row[0] else None)
+        cells = [cell.replace(", ", ",") for cell in row]
+        table.add_row(*cells, end_section=bool(following[0]), style="bold" if row[0] else None)
     return table
 
 
@@ -76,29 +78,36 @@ def describe_open_set(score: Metrics) -> list[str]:
     return lines
 
 
-def describe_tracer(trace: Metrics) -> str:
-    """Return one sentence on the conclusions for whole utterances of test, from the content of metrics/trace.json."""
+def describe_tracer(trace: Metrics) -> list[str]:
+    """Return lines on the conclusions for whole utterances of test, from the content of metrics/trace.json."""
     if "reason" in trace:
-        return f"No tracer: {trace['reason']}"
+        return [f"No tracer: {trace['reason']}"]
     whole = trace["test"]["whole"]
 
-    def percent(name: str) -> str:
-        return "-" if whole[name] is None else f"{whole[name]:.1f} %"
+    def percent(metrics: Metrics, name: str) -> str:
+        value = metrics[f"{name}_percent"]
+        return "-" if value is None else f"{value:.1f}"
 
-    human = (trace.get("bonafide") or {}).get("whole")
-    of_people = "" if human is None else (
-        f"; of {human['clips']} utterances by people: a system or family named {human['named_percent']:.1f} %, "
-        f"ratio above 1 {human['ratio_above_1_percent']:.1f} %"
-    )  # fmt: skip
     costs = ["-" if whole[name] is None else f"{whole[name]:.2f}" for name in ("cllr", "min_cllr")]
-    return (
-        "Tracer on test, which names a system only above its threshold: of whole utterances by seen systems, "
-        f"the top-scoring system is correct for {percent('identification_percent')}, but correct system "
-        f"{percent('seen_correct_percent')}, correct family {percent('seen_family_percent')}, wrong "
-        f"{percent('seen_wrong_percent')}, called unknown {percent('seen_unknown_percent')}; of unseen systems: wrong "
-        f"{percent('unseen_wrong_percent')}, correct family {percent('unseen_family_percent')}, called unknown "
-        f"{percent('unseen_unknown_percent')}{of_people}; Cllr {costs[0]} (minimum {costs[1]})"
-    )
+    lines = [
+        "Conclusions of the tracer for whole utterances of test, in %:",
+        f"  {'':<14}{'correct system':>16}{'correct family':>16}{'wrong':>9}{'unknown':>10}",
+        *(
+            f"  {f'{origin} systems':<14}"
+            f"{percent(whole, f'{origin}_correct'):>16}{percent(whole, f'{origin}_family'):>16}"
+            f"{percent(whole, f'{origin}_wrong'):>9}{percent(whole, f'{origin}_unknown'):>10}"
+            for origin in ("seen", "unseen")
+        ),
+        f"  Seen systems: the top-scoring system is correct for {percent(whole, 'identification')} %.",
+        f"  Cllr {costs[0]} (minimum {costs[1]}).",
+    ]
+    human = (trace.get("bonafide") or {}).get("whole")
+    if human:
+        lines.append(
+            f"  {human['clips']} utterances by people: {percent(human, 'named')} % named, "
+            f"{percent(human, 'ratio_above_1')} % with a ratio above 1."
+        )
+    return lines
 
 
 def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[str]]]:
