@@ -345,7 +345,11 @@ def test_tracer_metrics_are_described_in_a_table_of_80_columns(world):
     assert max(map(len, lines)) <= 80
     assert header.split() == ["correct", "system", "correct", "family", "wrong", "unknown"]
     names = ("correct", "family", "wrong", "unknown")
-    assert seen.split() == ["seen", "systems", *(f"{figures['whole'][f'seen_{n}_percent']:.1f}" for n in names)]
+    assert seen.split() == [
+        "seen",
+        "systems",
+        *(f"{figures['whole'][f'seen_{n}_percent']:.1f}" for n in names),
+    ]
     assert unseen.split() == [
         "unseen", "systems", *(f"{figures['whole'][f'unseen_{n}_percent']:.1f}" for n in names)
     ]  # fmt: skip

@@ -19,7 +19,11 @@ BASELINE_NAMES = {
     "resemblyzer": "speaker encoder",
     "untrained": "untrained network",
 }
-NARROW_HEADERS = {"language": "lang-\nuage", "utterances": "utter-\nances", "log-mel statistics": "log-mel\nstats"}
+NARROW_HEADERS = {
+    "language": "lang-\nuage",
+    "utterances": "utter-\nances",
+    "log-mel statistics": "log-mel\nstats",
+}
 EXPLANATION = (
     "EER over the cosines of all pairs of utterances. Micro: all pairs pooled. Macro: mean over systems. "
     "[95 % confidence interval by bootstrap over systems, if there are 5 or more]. Baselines: micro/macro. "
