@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from makermark.foundation import tracking
-from makermark.foundation.errors import TrackingError
+from makermark.foundation.errors import FilesError, TrackingError
 from makermark.foundation.manifest import Manifest
 from makermark.foundation.tracking import (
     MODEL_TAG,
@@ -598,6 +599,27 @@ def test_a_copy_without_artifacts_reads_those_of_the_origin_and_writes_its_own(t
     shutil.copytree(origin / "mlartifacts", copy / "mlartifacts", dirs_exist_ok=True)  # copied later
     tracking.correct_locations(copy)
     assert not [location for location in locations(copy) if str(origin) in location]
+
+
+def test_a_full_disk_is_not_blamed_on_the_model(tmp_path):
+    pytest.importorskip("mlflow")
+    project, folder = tmp_path / "project", tmp_path / "temporary/model"
+    make_repository(project)
+    folder.mkdir(parents=True)
+    (project / "best.safetensors").write_bytes(bytes(10 << 20))
+    with tracking.open_run("x", start=project) as run:
+        run.log_artifact(project / "best.safetensors")
+    uri = f"runs:/{run.run_id}/best.safetensors"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))  # as a disk with 8 MiB left
+    try:
+        with pytest.raises(FilesError, match=r"temporary: .*: the model cannot be copied there; .* TMPDIR"):
+            tracking.download_artifact(uri, folder, start=project)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert tracking.download_artifact(uri, folder, start=project).stat().st_size == 10 << 20
+    with pytest.raises(TrackingError, match="absent"):
+        tracking.download_artifact(uri.replace("best.safetensors", "absent"), folder, start=project)
 
 
 def test_a_store_outside_the_repository_is_left_alone(tmp_path, monkeypatch):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from makermark.foundation.errors import TrackingError, install_hint
+from makermark.foundation.errors import FilesError, TrackingError, install_hint
 from makermark.foundation.tracking.artifact_locations import correct_locations
 from makermark.foundation.tracking.mlflow_store import MODEL_TAG, open_store, quiet_mlflow, summarise_error
 from makermark.foundation.tracking.provenance import tracking_uri
@@ -20,6 +21,7 @@ NAME = re.compile(r"[^/:%\"'\x00-\x1f]{1,200}")
 ALIAS = re.compile(r"(?!v\d+$|latest$)[\w-]{1,100}", re.IGNORECASE)
 ARTIFACT_FOLDER = "registered"  # in the run
 MODELS = "models:/"
+LARGE_MODEL_BYTES = 1 << 24
 
 
 def register_model(
@@ -83,7 +85,8 @@ def _create_model(client: MlflowClient, name: str) -> None:
 def download_artifact(uri: str, folder: Path, *, start: Path) -> Path:
     """Download `runs:/RUN/PATH`, `models:/NAME/VERSION` or `models:/NAME@ALIAS` into `folder`; return its path.
 
-    The store is that of the repository around `start`. Raises TrackingError if MLflow is not installed or fails.
+    The store is that of the repository around `start`. Raises TrackingError if MLflow is not installed or fails, and
+    FilesError if `folder` is on a full disk.
     """
     quiet_mlflow()
     try:
@@ -97,8 +100,23 @@ def download_artifact(uri: str, folder: Path, *, start: Path) -> Path:
         artifact_uri = _resolve_model_uri(uri, store) if uri.startswith(MODELS) else uri
         path = download_artifacts(artifact_uri=artifact_uri, dst_path=str(folder), tracking_uri=store)
     except Exception as error:
+        _check_space(folder)
         raise TrackingError(f"{uri}: MLflow {summarise_error(error)}") from error
     return Path(path)
+
+
+def _check_space(folder: Path) -> None:
+    """Raise FilesError if a model does not fit into the temporary `folder`, a reason that MLflow does not give."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(LARGE_MODEL_BYTES))
+            probe.flush()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FilesError(
+            f"{folder.parent}: {error.strerror}: the model cannot be copied there; free some space or set TMPDIR"
+        ) from error
 
 
 def _resolve_model_uri(uri: str, store: str) -> str:
