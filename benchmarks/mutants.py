@@ -4,6 +4,7 @@
     python benchmarks/mutants.py tracing/decision.py losses     # modules whose path contains one of the words
     python benchmarks/mutants.py scoring/calibration.py --list  # the mutants, without running a test
     python benchmarks/mutants.py training/loop.py --only 12     # one mutant, with the output of its tests
+    python benchmarks/mutants.py --sample 40                    # 40 random mutants of each room, the same at each call
 
 A mutant is a module with one change of its syntax tree (`Mutator`): another comparison or arithmetic operator, a
 constant plus 1, `and` for `or`, a negated condition, a removed `not`, `-` or `~`, a function for its counterpart
@@ -23,6 +24,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import os
+import random
 import signal
 import sys
 import time
@@ -297,6 +299,7 @@ def main() -> None:
     parser.add_argument(
         "--only", type=int, help="run the mutant with this number and show the output of its tests"
     )
+    parser.add_argument("--sample", type=int, metavar="N", help="run N random mutants of each room")
     arguments = parser.parse_args()
     modules = [
         name for name in SUITES if not arguments.words or any(word in name for word in arguments.words)
@@ -314,13 +317,14 @@ def main() -> None:
         print(run_suite(modules[0], arguments.only, limit_s=600, quiet=False))
         return
     rows = []
-    for module in modules:
+    for module, numbers in choose_mutants(modules, arguments.sample).items():
         start = time.perf_counter()
         if run_suite(module, -1, limit_s=600) != "survived":
             raise SystemExit(f"{module}: its tests fail without a change: {' '.join(SUITES[module])}")
         limit_s = max(MIN_LIMIT_S, 10 * (time.perf_counter() - start))
         places, killed, equivalent = find_places(module), 0, 0
-        for number, place in enumerate(places):
+        for number in numbers:
+            place = places[number]
             outcome = run_suite(module, number, limit_s=limit_s)
             killed += outcome in ("killed", "timeout")
             if outcome not in ("killed", "timeout"):
@@ -328,28 +332,56 @@ def main() -> None:
                 equivalent += reason is not None
                 print(
                     f"{module} {number}: {outcome}: line {place.line}: {place.change}: {place.text}"
-                    + (f" (equivalent: {reason})" if reason else "")
+                    + (f" (equivalent: {reason})" if reason else ""),
+                    flush=True,
                 )
-        rows.append((module, len(places), killed, equivalent))
+        rows.append((module, len(numbers), killed, equivalent))
         print(
-            f"# {module}: {killed} of {len(places)} killed, {equivalent} equivalent, "
-            f"{time.perf_counter() - start:.0f} s"
+            f"# {module}: {killed} of {len(numbers)} killed, {equivalent} equivalent, "
+            f"{time.perf_counter() - start:.0f} s",
+            flush=True,
         )
     print_table(rows)
 
 
+def choose_mutants(modules: Sequence[str], sample: int | None) -> dict[str, list[int]]:
+    """Return the numbers of the mutants of each module: all, or `sample` random ones of each room."""
+    mutants = [(module, number) for module in modules for number in range(len(find_places(module)))]
+    if sample is not None:
+        rooms: dict[str, list[tuple[str, int]]] = {}
+        for module, number in mutants:
+            rooms.setdefault(name_room(module), []).append((module, number))
+        generator = random.Random(0)
+        mutants = [
+            mutant
+            for of_room in rooms.values()
+            for mutant in sorted(generator.sample(of_room, min(sample, len(of_room))))
+        ]
+    chosen: dict[str, list[int]] = {}
+    for module, number in mutants:
+        chosen.setdefault(module, []).append(number)
+    return chosen
+
+
+def name_room(module: str) -> str:
+    """Return the room of a module, which is its folder."""
+    return module.rpartition("/")[0]
+
+
 def print_table(rows: Sequence[tuple[str, int, int, int]]) -> None:
-    """Print the counts of each room and of each module; the score leaves out equivalent mutants."""
+    """Print the counts of each room; the score leaves out equivalent mutants and has its 95 % Wilson interval."""
+    from scipy.stats import binomtest
+
     rooms = {}
     for module, mutants, killed, equivalent in rows:
-        room = module.rpartition("/")[0]
+        room = name_room(module)
         total = rooms.get(room, (0, 0, 0))
         rooms[room] = (total[0] + mutants, total[1] + killed, total[2] + equivalent)
     print("\n| room | mutants | killed | equivalent | score |\n|---|---:|---:|---:|---:|")
     for room, (mutants, killed, equivalent) in rooms.items():
-        print(
-            f"| `{room}` | {mutants} | {killed} | {equivalent} | {100 * killed / (mutants - equivalent):.0f} % |"
-        )
+        low, high = binomtest(killed, mutants - equivalent).proportion_ci(method="wilson")
+        score = f"{100 * killed / (mutants - equivalent):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        print(f"| `{room}` | {mutants} | {killed} | {equivalent} | {score} |")
 
 
 if __name__ == "__main__":
