@@ -32,7 +32,7 @@ from makermark.foundation.errors import (
 from makermark.foundation.manifest import add_seen_columns, read_manifest, write_manifest
 from makermark.models import backbones, losses
 from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_checkpoint, save_checkpoint
-from makermark.scoring.pairs import score_all_pairs
+from makermark.scoring.pairs import equal_error_rate, score_all_pairs
 from tests_support import FBANK, speech_corpus
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -507,3 +507,102 @@ def test_evaluate_command_prints_the_table(corpus, tmp_path):
     assert result.exit_code == 0
     assert "dev" in result.stdout
     assert pd.read_csv(tmp_path / "out/plots/det.csv")["set"].unique().tolist() == ["dev"]
+
+
+def eers_by_value(out, column):
+    """Return the EER in percent, by the value in `column` (N,), over lists of all pairs in NumPy."""
+    vectors = read_embeddings(out / "embeddings/model.arrow")
+    unit = vectors.embeddings / np.linalg.norm(vectors.embeddings, axis=1, keepdims=True)
+    eers = {}
+    for value in np.unique(column):
+        rows = np.flatnonzero(column == value)
+        first, second = np.triu_indices(len(rows), k=1)
+        cosines = (unit[rows] @ unit[rows].T)[first, second]
+        same = vectors.systems[rows[first]] == vectors.systems[rows[second]]
+        eers[value] = 100 * equal_error_rate(cosines[same], cosines[~same])
+    return eers
+
+
+def test_evaluate_within_a_column_of_a_table_scores_only_pairs_that_share_its_value(corpus, tmp_path):
+    """The pages alternate; the label is the system of the page."""
+    table, out = table_of(corpus, tmp_path, page=["one", "two", "three"] * 12), tmp_path / "out"
+    metrics = evaluate(
+        checkpoint(tmp_path / "best"),
+        table,
+        out,
+        root=str(corpus.parent / "audio"),
+        label="system@page",
+        within=["page"],
+        baselines=["untrained"],
+        device="cpu",
+    )
+    systems = read_embeddings(out / "embeddings/model.arrow").systems
+    rows = pd.read_csv(table)
+    assert sorted(systems) == sorted(rows["system"] + "@" + rows["page"])
+    within = metrics["test"]["within"]["page"]
+    expected = eers_by_value(out, np.array([system.partition("@")[2] for system in systems]))
+    assert {page: value["eer_micro_percent"] for page, value in within["values"].items()} == pytest.approx(
+        expected, abs=1e-3
+    )
+    assert within["eer_micro_percent"] == pytest.approx(np.mean(list(expected.values())), abs=1e-3)
+    assert set(metrics["baselines"]["untrained"]["test"]["within"]["page"]["values"]) == set(expected)
+    of_label = metrics["test"]["per_label"]["slow@one"]
+    count = int((systems == "slow@one").sum())
+    assert (of_label["utterances"], of_label["target_trials"]) == (count, count * (count - 1) / 2)
+    assert "| within | page | 36 |" in (out / "report.md").read_text()
+
+
+def test_evaluate_within_the_language_of_a_manifest(corpus, tmp_path):
+    metrics = evaluate(
+        checkpoint(tmp_path / "best"),
+        corpus,
+        tmp_path / "out",
+        splits=["dev"],
+        within=["language"],
+        device="cpu",
+    )
+    within = metrics["dev"]["within"]["language"]
+    assert {name: value["utterances"] for name, value in within["values"].items()} == {"de": 6, "en": 6}
+    assert within["min_utterances"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"within": ["page"]},
+            r"mine\.csv: no column 'page'; the table has \['path', 'system', 'kind'\]; name one",
+        ),
+        ({"label": "system@page"}, r"mine\.csv: no column 'page'"),
+    ],
+)
+def test_evaluate_raises_for_an_absent_column_before_it_reads_audio(
+    corpus, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.setattr("makermark.corpora.build_manifest.check_files", None)
+    table = table_of(corpus, tmp_path, kind="tts")
+    with pytest.raises(CorpusError, match=message):
+        evaluate(checkpoint(tmp_path / "best"), table, tmp_path / "out", device="cpu", **options)
+
+
+def test_external_corpus_raises_for_columns_of_a_manifest_without_values(corpus, tmp_path):
+    with pytest.raises(CorpusError, match=r"no column 'page'; it has \['utterance_id'"):
+        read_external_corpus(corpus, within=["page"], folder=tmp_path)
+    with pytest.raises(
+        CorpusError, match="column 'voice' is empty in all 36 rows; name a column with values"
+    ):
+        read_external_corpus(corpus, within=["voice"], folder=tmp_path)
+    with pytest.raises(
+        CorpusError, match=r"no vocoder \(36 of 36 rows have none\); complete the column, or take"
+    ):
+        read_external_corpus(corpus, label="system@vocoder", folder=tmp_path)
+
+
+def test_external_corpus_raises_for_a_path_with_two_values(corpus, tmp_path):
+    table = table_of(corpus, tmp_path, page="one")
+    with table.open("a") as lines:
+        lines.write(table.read_text().splitlines()[1].replace("one", "two") + "\n")
+    with pytest.raises(
+        CorpusError, match=r"path 'dev-fast-0\.flac' appears with different values of \['page'\]"
+    ):
+        read_external_corpus(table, root=str(corpus.parent / "audio"), within=["page"], folder=tmp_path)

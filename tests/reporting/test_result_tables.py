@@ -91,6 +91,16 @@ def test_systems_new_in_test_without_trials_have_no_row(score):
     assert len(split_rows(results_markdown(score))) == 2 + 10
 
 
+def test_columns_within_which_pairs_are_scored_have_rows_and_a_legend(score):
+    assert "Within a column" not in results_markdown(score)
+    for part in (score, *score["baselines"].values()):
+        part["test"]["within"] = {"voice": make_part(21.0)}
+    rows = split_rows(results_markdown(score))[2:]
+    assert rows[10] == ["", "within", "voice", "1,020", "21.00 [20.00, 23.00]", "10.50 [9.50, 12.50]",
+                        "21.00/10.50", "21.00/10.50"]  # fmt: skip
+    assert "the EER is the mean over values" in results_markdown(score)
+
+
 def test_missing_stratum_has_no_row(score):
     score = copy.deepcopy(score)
     for scores in (score, *score["baselines"].values()):
@@ -117,6 +127,21 @@ def test_terminal_table_cuts_no_word_or_number(score, width):
     ):
         assert expected in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_rows_within_columns_do_not_widen_the_terminal_table(score):
+    lines = results_lines(score)
+    for part in (score, *score["baselines"].values()):
+        part["test"]["within"] = {"language": make_part(21.0), "voice": make_part(21.0)}
+    widened = results_lines(score)
+    assert max(map(len, widened[: len(lines)])) == max(map(len, lines[: len(lines)]))
+    assert any("within" in line and "lang-" in line for line in widened)
+
+
+def results_lines(score):
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table(score))
+    return console.file.getvalue().splitlines()
 
 
 def test_row_of_the_terminal_table_is_one_line_of_80_columns(score):

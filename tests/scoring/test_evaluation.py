@@ -1,5 +1,6 @@
 """Evaluation of embeddings, and the score stage: identification of known systems, detection of unknown ones."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -82,3 +83,23 @@ def test_score_stage_scores_all_baselines_beside_the_model(tmp_path, monkeypatch
     assert metrics["baselines"]["resemblyzer"]["test"]["out_of_domain"]["logits"] == "centroid"
     assert len(list((tmp_path / "plots").glob("*.png"))) == 6
     assert "resemblyzer" in (tmp_path / "plots/det.csv").read_text()
+
+
+def test_score_has_eers_within_language_and_voice(tmp_path):
+    """Every utterance has a voice of its own in these rows, so that voices have no target trial."""
+    write_model(tmp_path / "model.arrow", spread=0.5, has_head=False)
+    table = read_embeddings(tmp_path / "model.arrow")
+    two = np.where(np.arange(len(table.labels)) % 2, "m", "f")
+    voiced = dataclasses.replace(table, labels=table.labels.assign(voice=two, language=""))
+    settings = {"bootstrap_samples": 20, "seed": 0, "p_target": 0.05}
+    test = evaluate_embeddings(table, **settings).metrics["test"]["within"]
+    assert test["language"]["eer_micro_percent"] == pytest.approx(
+        evaluate_embeddings(table, **settings).metrics["test"]["eer_micro_percent"]
+    )
+    assert (test["voice"]["eer_micro_percent"], test["voice"]["values"]) == (None, {})
+    test = evaluate_embeddings(voiced, **settings).metrics["test"]["within"]
+    assert list(test) == ["voice"]  # no row has a language
+    assert {name: value["utterances"] for name, value in test["voice"]["values"].items()} == {
+        "f": 30,
+        "m": 30,
+    }

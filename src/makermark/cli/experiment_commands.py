@@ -86,9 +86,19 @@ def evaluate(
     label: Annotated[
         str,
         typer.Option(
-            help="Label to trace, such as family. Default: the label that the model was trained on."
+            help="Label to trace, such as family, or columns combined, as in system@page. Default: the label that the "
+            "model was trained on."
         ),
     ] = "",
+    within: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column, such as language: score the pairs that share its value too; may be repeated."
+        ),
+    ] = None,
+    min_utterances: Annotated[
+        int, typer.Option(help="Least utterances of a system in a value of --within.", min=1)
+    ] = 1,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Score repeated rows and files of a table too.")
     ] = False,
@@ -122,6 +132,8 @@ def evaluate(
             label=label,
             keep_duplicates=keep_duplicates,
             splits=split or (),
+            within=within or (),
+            min_utterances=min_utterances,
             baselines=baseline or (),
             device=device,
             workers=workers,

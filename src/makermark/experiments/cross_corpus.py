@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from makermark.experiments.external_corpus import (
@@ -43,6 +44,8 @@ def evaluate(
     label: str = "",
     keep_duplicates: bool = False,
     splits: Sequence[str] = (),
+    within: Sequence[str] = (),
+    min_utterances: int = 1,
     baselines: Sequence[str] = (),
     device: str = "auto",
     workers: int = 2,
@@ -50,8 +53,10 @@ def evaluate(
     """Score `checkpoint` (a path without suffix) on each of `splits` of `corpus`; return the content of score.json.
 
     - `corpus`, `root`, `columns` and `keep_duplicates`: see `read_external_corpus`.
-    - `label`: the label to trace; empty: the one that the checkpoint was trained on.
+    - `label`: the label to trace, as in `read_external_corpus`; empty: the one that the checkpoint was trained on.
     - `splits`: empty for all splits of the corpus.
+    - `within`: columns of the corpus in whose values pairs are scored too (see `scoring.within`), without systems that
+      have fewer than `min_utterances` in a value.
     - `out`: gets corpus/ (of a table), features/, embeddings/, plots/, report.md and score.json. Results of an
       earlier call are deleted first; its features are reused.
 
@@ -72,6 +77,7 @@ def evaluate(
         columns=columns,
         label=choose_label(model.metadata, label),
         splits=splits,
+        within=within,
         keep_duplicates=keep_duplicates,
         folder=out / "corpus",
         workers=workers,
@@ -83,8 +89,11 @@ def evaluate(
     evaluated = dataclasses.replace(manifest, rows=mark_seen(model.metadata, rows))
     task = embedding_task(model.metadata, evaluated, out / FEATURES, torch_device)
     write_embedding_files(out / EMBEDDINGS, task, model, cache, baselines=baselines, with_logits=True)
+    columns_within = evaluated.rows[list(dict.fromkeys(within))].fillna("").astype(str).reset_index(drop=True)
     results = {
-        name: score_embeddings(out / EMBEDDINGS / f"{name}.arrow", model.metadata)
+        name: score_embeddings(
+            out / EMBEDDINGS / f"{name}.arrow", model.metadata, columns_within, min_utterances=min_utterances
+        )
         for name in (MODEL, *baselines)
     }
     metrics = results[MODEL].metrics | {"baselines": {name: results[name].metrics for name in baselines}}
@@ -144,14 +153,22 @@ def embedding_task(
     )
 
 
-def score_embeddings(path: Path, metadata: CheckpointMetadata) -> EvaluationResult:
-    """Score the embeddings of a file, split by split, with the settings of the checkpoint."""
+def score_embeddings(
+    path: Path, metadata: CheckpointMetadata, within: pd.DataFrame, *, min_utterances: int
+) -> EvaluationResult:
+    """Score the embeddings (N, D) of a file, split by split and in every column of `within` (N rows), with the settings
+    of the checkpoint."""
     embeddings = read_embeddings(path)
+    embeddings = dataclasses.replace(
+        embeddings, labels=embeddings.labels.assign(**{str(name): within[name] for name in within})
+    )
     settings = metadata.params["score"]
     return evaluate_external_embeddings(
         embeddings,
         systems=metadata.systems,
         splits=[split for split in SPLITS if split in set(embeddings.labels["split"])],
+        within=[str(name) for name in within],
+        min_utterances=min_utterances,
         bootstrap_samples=settings["bootstrap_samples"],
         seed=settings["seed"],
         p_target=settings["p_target"],

@@ -29,6 +29,9 @@ EXPLANATION = (
     "[95 % confidence interval by bootstrap over systems, if there are 5 or more]. Baselines: micro/macro. "
     "Seen: present in the training set."
 )
+WITHIN_EXPLANATION = (
+    " Within a column: only pairs that share its value are scored, and the EER is the mean over values."
+)
 
 
 def results_markdown(score: Metrics) -> str:
@@ -36,13 +39,13 @@ def results_markdown(score: Metrics) -> str:
     header, rows = table_cells(score, decimals=2)
     lines = [header, ["---"] * TEXT_COLUMNS + ["---:"] * (len(header) - TEXT_COLUMNS), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{EXPLANATION}\n"
+    return f"{table}\n\n{explain(score)}\n"
 
 
 def results_table(score: Metrics) -> Table:
     """Return the result table for the terminal, from metrics/score.json. With two baselines it has 80 columns."""
     header, rows = table_cells(score, decimals=1)
-    table = Table(caption=EXPLANATION, caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(caption=explain(score), caption_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for number, name in enumerate(header):
         can_wrap = name.startswith("EER")  # in a narrow terminal: after the value
         table.add_column(
@@ -51,9 +54,15 @@ def results_table(score: Metrics) -> Table:
             no_wrap=not can_wrap,
         )
     for row, following in zip(rows, [*rows[1:], [""]], strict=True):
-        cells = [cell.replace(", ", ",") for cell in row]
+        cells = [NARROW_HEADERS.get(cell, cell.replace(", ", ",")) for cell in row]
         table.add_row(*cells, end_section=bool(following[0]), style="bold" if row[0] else None)
     return table
+
+
+def explain(score: Metrics) -> str:
+    """Return the legend of the result table."""
+    has_within = any(score[split].get("within") for split in filter(score.__contains__, SPLITS))
+    return EXPLANATION + (WITHIN_EXPLANATION if has_within else "")
 
 
 def describe_open_set(score: Metrics) -> list[str]:
@@ -117,8 +126,9 @@ def describe_tracer(trace: Metrics) -> list[str]:
 def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[str]]]:
     """Return header and rows as text.
 
-    Every split has one row for all pairs, one row with merged alias families if there are any, and one row per stratum.
-    Test has one more row if some of its unseen systems are in dev: the systems that are new in test.
+    Every split has one row for all pairs, one row with merged alias families if there are any, one row per stratum, and
+    one row per column within which pairs are scored. Test has one more row if some of its unseen systems are in dev:
+    the systems that are new in test.
     """
     baselines = {name: BASELINE_NAMES[name] for name in score["baselines"]}
     header = ["set", "system", "language", "utterances", "EER micro, %", "EER macro, %", *baselines.values()]
@@ -135,6 +145,9 @@ def table_cells(score: Metrics, *, decimals: int) -> tuple[list[str], list[list[
             rows.append(
                 ["", "new in test", "all", *row_cells([part["new_in_test"] for part in parts], decimals)]
             )
+        for column in score[split].get("within", {}):
+            within = [part["within"][column] for part in parts]
+            rows.append(["", "within", column, *row_cells(within, decimals)])
     return header, rows
 
 

@@ -7,6 +7,9 @@ its systems is seen.
 If some systems are in dev and test but not in train, the detector, thresholds and checkpoint chosen on dev have met
 them. The block `new_in_test` of test then repeats the metrics over the pairs of utterances whose systems are in
 neither.
+
+The block `within` of a split repeats the metrics over the pairs that share their language, and over those that share
+their voice (see `within`).
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ from makermark.scoring.open_set_metrics import (
     system_centroids,
 )
 from makermark.scoring.pairs import PairMetrics, metrics_to_json, score_all_pairs
+from makermark.scoring.within import score_within, within_to_json
 
 EVALUATION_SPLITS = tuple(split for split in SPLITS if split != "train")
 CHOSEN_KEY = "chosen_on_dev"
 NEW_IN_TEST_KEY = "new_in_test"
+WITHIN_COLUMNS = ("language", "voice")
 CORPORA_WITHOUT_ALIASES = ("local",)  # their families are kinds of synthesis, not aliases of one system
 
 
@@ -65,6 +70,7 @@ def evaluate_embeddings(
             bootstrap_samples=bootstrap_samples,
             seed=seed,
         ),
+        partial(evaluate_within, columns=WITHIN_COLUMNS, bootstrap_samples=bootstrap_samples, seed=seed),
     )
     choose_detector_on_dev(result.metrics["dev"], result.metrics["test"])
     new = select_new_in_test(embeddings)
@@ -102,6 +108,8 @@ def evaluate_external_embeddings(
     *,
     systems: Sequence[str],
     splits: Sequence[str],
+    within: Sequence[str] = (),
+    min_utterances: int = 1,
     bootstrap_samples: int,
     seed: int,
     p_target: float,
@@ -109,8 +117,10 @@ def evaluate_external_embeddings(
     """Evaluate every split of a corpus that the model was not trained on.
 
     The training set of the model is not available. Known systems are identified and unknown systems are detected by the
-    classifier of the model alone, over the `systems` (C,) it was trained on. Raises ScoringError, with the split, for a
-    split that cannot be scored.
+    classifier of the model alone, over the `systems` (C,) it was trained on. `within` names columns of the labels, in
+    whose values pairs are scored too, without systems that have fewer than `min_utterances` in a value. The block
+    `per_label` of a split has the EER of every system. Raises ScoringError, with the split, for a split that cannot be
+    scored.
     """
 
     def score(part: EmbeddingTable) -> PairMetrics:
@@ -122,7 +132,48 @@ def evaluate_external_embeddings(
     by_head = partial(
         evaluate_open_set_by_head, systems=systems, bootstrap_samples=bootstrap_samples, seed=seed
     )
-    return _evaluate_splits(embeddings, splits, score, by_head)
+    in_columns = partial(
+        evaluate_within,
+        columns=within,
+        min_utterances=min_utterances,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+    )
+    result = _evaluate_splits(embeddings, splits, score, by_head, in_columns)
+    for split in splits:
+        result.metrics[split]["per_label"] = per_label_to_json(result.pairs[split])
+    return result
+
+
+def per_label_to_json(metrics: PairMetrics) -> dict[str, dict[str, Any]]:
+    """Return the EER and the counts of every system, by its name."""
+    return {(values := asdict(system)).pop("system"): values for system in metrics.per_system}
+
+
+def evaluate_within(
+    part: EmbeddingTable,
+    *,
+    columns: Sequence[str],
+    min_utterances: int = 1,
+    bootstrap_samples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Return the metrics within every one of `columns` as JSON values; a column without any value is left out."""
+    values = {column: part.labels[column].fillna("").to_numpy(dtype=str) for column in columns}
+    return {
+        column: within_to_json(
+            score_within(
+                part.embeddings,
+                part.systems,
+                values[column],
+                min_utterances=min_utterances,
+                bootstrap_samples=bootstrap_samples,
+                seed=seed,
+            )
+        )
+        for column in columns
+        if (values[column] != "").any()
+    }
 
 
 def _evaluate_splits(
@@ -130,8 +181,9 @@ def _evaluate_splits(
     splits: Sequence[str],
     score: Callable[[EmbeddingTable], PairMetrics],
     open_set: Callable[[EmbeddingTable], tuple[dict[str, Any], dict[str, AcceptanceRates]]],
+    within: Callable[[EmbeddingTable], dict[str, dict[str, Any]]],
 ) -> EvaluationResult:
-    """Evaluate every split; the block `families` needs two families or more."""
+    """Evaluate every split; the block `families` needs two families or more, `within` a column with values."""
     merged = merge_families(embeddings)
     result = EvaluationResult({}, {}, {})
     for split in splits:
@@ -140,6 +192,8 @@ def _evaluate_splits(
         metrics = metrics_to_json(result.pairs[split])
         if merged is not None and len(set((families := merged.select_split(split)).systems)) > 1:
             metrics["families"] = metrics_to_json(score(families))
+        if by_column := within(part):
+            metrics["within"] = by_column
         open_set_metrics, result.rates[split] = open_set(part)
         result.metrics[split] = metrics | open_set_metrics
     return result

@@ -47,24 +47,26 @@ SPLIT_NAMES = {
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
-def read_table(file: Path, *, root: str, columns: Mapping[str, str]) -> Listing:
+def read_table(file: Path, *, root: str, columns: Mapping[str, str], further: Sequence[str] = ()) -> Listing:
     """Return the rows of `file` (.csv, .tsv, .jsonl or .parquet; UTF-8 with or without byte-order mark).
 
     The columns of a .csv or .tsv are separated by a comma, a semicolon, a tab or `|`: the separator of the header
     decides. `columns` maps one of our columns to its name in the table ({path: clip}), or to "" if the table has no
     such column ({split: ""}); the other columns are matched by USUAL_NAMES. Paths are relative to `root` (empty: the
-    folder of the file), or absolute and below it. Values that are not text are written as text: 7, 2.5, True; a null
-    is "".
+    folder of the file), or absolute and below it. `further` names columns of the table that the rows hold beside ours.
+    Values that are not text are written as text: 7, 2.5, True; a null is "".
 
     Raises FilesError if the file does not exist; CorpusError if it is not such a table, has two columns of the same
-    name, has no path or no system, has no text in one of the columns that are used (a list, a structure or bytes), or
-    has a value with line breaks that may be rows (after an unclosed quotation mark).
+    name, has no path, no system or no column of a name in `further`, has no text in one of the columns that are used (a
+    list, a structure or bytes), or has a value with line breaks that may be rows (after an unclosed quotation mark).
     """
     table = _read_file(file)
     name_of = _match_columns(table, columns, file=file)
+    _check_present(further, table, file=file)
     log.info("%s: %s", file, ", ".join(f"{column} from {name!r}" for column, name in name_of.items()))
     _check_quotation_marks(table, file=file)
     rows = pd.DataFrame({column: table.texts[name] for column, name in name_of.items()})
+    rows[list(further)] = table.texts[list(further)]
     folder = Path(root) if root else file.parent
     rows["path"] = rows["path"].map(lambda path: _make_relative(path, folder))
     if "split" in rows:
@@ -298,6 +300,15 @@ def _match_columns(table: Table, columns: Mapping[str, str], *, file: Path) -> d
             remedies=[SettingChange("manifest.columns", {missing[0]: "NAME"}, "to name its column")],
         )
     return name_of
+
+
+def _check_present(further: Sequence[str], table: Table, *, file: Path) -> None:
+    for name in further:
+        _check_is_text(name, table, file=file)
+        if name not in table.texts:
+            raise CorpusError(
+                f"{file}: no column {name!r}; the table has {list(table.texts.columns)}; name one of them"
+            )
 
 
 def _check_is_text(name: str | None, table: Table, *, file: Path) -> None:
