@@ -180,7 +180,8 @@ def label_points(
 
     `avoid` (N, 2) are the points that labels should leave free, in the coordinates of the data. The limits and the
     position of the axes must be final. The positions are found by trying a fixed set of offsets, so that the same
-    input gives the same picture. A label that is away from its point has a line to it.
+    input gives the same picture. A label that is away from its point has a line to it. adjustText is not used: with 27
+    labels and 1,080 points, version 1.4 covered about twice as many points, left overlaps, and took 30 times as long.
     """
     figure = axes.get_figure(root=True)
     if figure is None:
