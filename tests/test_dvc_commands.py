@@ -40,16 +40,17 @@ def test_status_reports_nothing_if_nothing_is_wrong(project):
     assert run_dvc(project, "data", "status").strip() == "No changes."
 
 
-def test_robustness_is_a_stage_only_if_params_ask_for_it(project):
+@pytest.mark.parametrize("stage", ["robustness", "foreign"])
+def test_conditional_stage_exists_only_if_params_ask_for_it(project, stage):
     stages = run_dvc(project, "stage", "list", "--name-only").split()
     assert "headline" in stages
-    assert "robustness@run" not in stages
+    assert f"{stage}@run" not in stages
     path = project / "params.yaml"
     before = path.read_text()
     try:
-        set_params(path, "robustness.stage=[run]")
-        assert run_dvc(project, "stage", "list", "--name-only").split() == [*stages, "robustness@run"]
-        assert stale_stages(project) == {"robustness@run"}
+        set_params(path, f"{stage}.stage=[run]")
+        assert run_dvc(project, "stage", "list", "--name-only").split() == [*stages, f"{stage}@run"]
+        assert stale_stages(project) == {f"{stage}@run"}
     finally:
         path.write_text(before)
 

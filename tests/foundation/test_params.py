@@ -51,6 +51,8 @@ def test_a_misspelt_key_is_named_with_the_keys_that_exist(content, tmp_path):
         ("augment", True, "augment is True; it takes a word"),
         ("features.augmented_copies", 0, "features.augmented_copies is 0; it is at least 1"),
         ("robustness.utterances_per_system", 1, "robustness.utterances_per_system is 1; it is at least 2"),
+        ("foreign.label", [], "foreign.label is []; it is not empty"),
+        ("foreign.min_utterances", 0, "foreign.min_utterances is 0; it is at least 1"),
         ("robustness.conditions", "mulaw", "robustness.conditions is 'mulaw'; it takes a list"),
         ("train.epochs", 0, "train.epochs is 0"),
         ("train.epochs", 2.5, "train.epochs is 2.5; it takes a whole number"),

@@ -13,7 +13,7 @@ from makermark.features.cache_writer import write_cache
 from makermark.foundation.embeddings import read_embeddings
 from makermark.foundation.errors import EncoderError, ParamsError
 from makermark.foundation.params import read_params
-from makermark.models import speaker_encoder
+from makermark.models import early_whisper, speaker_encoder
 from makermark.models.checkpoint import (
     CheckpointMetadata,
     build_backbone,
@@ -21,7 +21,13 @@ from makermark.models.checkpoint import (
     copy_weights,
     save_checkpoint,
 )
-from makermark.models.embed_corpus import BASELINES, EmbeddingTask, check_baselines, embed_corpus
+from makermark.models.embed_corpus import (
+    BASELINES,
+    EmbeddingTask,
+    check_baselines,
+    embed_corpus,
+    installed_baselines,
+)
 from tests_support import FBANK, speech_corpus
 
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
@@ -73,8 +79,9 @@ def task_of(corpus, rows, **changes):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baseline_follows_the_order_of_the_manifest_and_separates_utterances(name, corpus):
-    if name == "resemblyzer" and importlib.util.find_spec("resemblyzer") is None:
-        pytest.skip("resemblyzer is not installed")
+    package = {"resemblyzer": "resemblyzer", "whisper-early": "pipecat"}.get(name, "makermark")
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     rows = corpus[0].rows.iloc[[0, 30, 12, 5]]
     embeddings = BASELINES[name](task_of(corpus, rows))
     reversed_embeddings = BASELINES[name](task_of(corpus, rows.iloc[::-1]))
@@ -139,3 +146,18 @@ def test_check_baselines_raises_for_a_baseline_that_is_not_installed(monkeypatch
     check_baselines(["untrained"])
     with pytest.raises(EncoderError, match="not installed"):
         check_baselines(["resemblyzer"])
+
+
+def test_installed_baselines_leaves_out_what_is_not_installed_with_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(early_whisper, "PACKAGE", "a_package_that_does_not_exist")
+    assert installed_baselines(["untrained", "whisper-early", "logmel_stats"]) == [
+        "untrained",
+        "logmel_stats",
+    ]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "baseline whisper-early: the package pipecat-ai is not installed; pip install --no-deps -r "
+        "requirements-local.txt; it is left out"
+    )
+    with pytest.raises(ParamsError, match="unknown baseline 'chance'"):
+        installed_baselines(["chance"])

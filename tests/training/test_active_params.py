@@ -22,7 +22,8 @@ def test_default_experiment_records_no_other_choices():
     assert list(active["front_ends"]) == ["fbank"]
     names = set(PARAMS.model_dump()) - set(active)
     assert names == {
-        "external", "manifest", "split", "mlaad", "ssl", "bonafide", "fuse", "explain", "robustness"
+        "external", "manifest", "split", "mlaad", "ssl", "bonafide", "fuse", "explain", "robustness",
+        "foreign",
     }  # fmt: skip
     assert len(flatten_settings(active)) <= 80
     assert flatten_settings(active).items() <= flatten_settings(PARAMS.model_dump()).items()
@@ -63,11 +64,12 @@ def test_bonafide_speech_is_recorded_with_the_loss_that_needs_it(loss):
     assert ("bonafide" in active_params(PARAMS.replace(loss=loss))) is (loss == "refd")
 
 
-def test_fusion_and_robustness_are_recorded_if_they_run():
+def test_fusion_robustness_and_the_foreign_corpus_are_recorded_if_they_run():
     active = active_params(
         PARAMS.replace(
             fuse=PARAMS.fuse.replace(systems=["this", "other"]),
             robustness=PARAMS.robustness.replace(stage=["run"]),
+            foreign=PARAMS.foreign.replace(stage=["run"]),
         )
     )
-    assert {"fuse", "robustness"} <= set(active)
+    assert {"fuse", "robustness", "foreign"} <= set(active)

@@ -111,7 +111,9 @@ def evaluate(
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="Baseline: logmel_stats, untrained or resemblyzer; may be repeated."),
+        typer.Option(
+            help="Baseline: logmel_stats, untrained, resemblyzer or whisper-early; may be repeated."
+        ),
     ] = None,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Threads that compute features.", min=1)] = 2,

@@ -25,7 +25,8 @@ PANELS = {
     "Clips": ("trace", "report", "compare", "enroll", "gallery"),
     "Experiments": (
         "check", "download", "features", "train", "embed", "score", "probe", "fuse", "calibrate", "headline",
-        "robustness", "explain", "results", "evaluate", "baseline", "grid", "table1", "preset", "log-run", "ui", "info",
+        "robustness", "foreign", "explain", "results", "evaluate", "baseline", "grid", "table1", "preset", "log-run",
+        "ui", "info",
     ),
     "Corpora": ("audit", "convert"),
     "Server": ("serve", "register"),

@@ -32,6 +32,7 @@ STAGES = {
     "calibrate": "Build the tracer of single clips: calibrate it on dev, evaluate it on test.",
     "headline": "Select the figures that compare experiments.",
     "robustness": "Evaluate the tracer under codecs, noise, rooms and other conditions.",
+    "foreign": "Score the model on foreign.manifest, a corpus that it is never trained on.",
 }
 PIPELINE = "dvc.yaml"
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -318,6 +318,20 @@ class RobustnessParams(Section):
     seed: NonNegativeInt
 
 
+class ForeignParams(Section):
+    """Evaluation on a corpus that is never trained on (makermark.experiments.foreign)."""
+
+    stage: Annotated[list[Literal["run"]], Field(default_factory=list)]
+    manifest: str
+    root: str
+    columns: dict[str, str]
+    label: Annotated[list[str], Field(min_length=1)]
+    within: list[str]
+    min_utterances: PositiveInt
+    baselines: list[str]
+    workers: PositiveInt
+
+
 Settings = dict[str, Scalar]
 
 
@@ -351,6 +365,7 @@ class Params(Section):
     trace: TraceParams
     explain: ExplainParams
     robustness: RobustnessParams
+    foreign: ForeignParams
 
     @property
     def experiment(self) -> str:

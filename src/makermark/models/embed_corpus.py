@@ -6,6 +6,7 @@ Legend of axes: N utterances, T frames, F bands, D dimensions.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,17 @@ from makermark.features.cache import FeatureCache
 from makermark.foundation.arrays import Float32Array, IntArray
 from makermark.foundation.device import choose_device, choose_precision
 from makermark.foundation.embeddings import write_embeddings
-from makermark.foundation.errors import ParamsError
+from makermark.foundation.errors import EncoderError, ParamsError
 from makermark.foundation.files import atomic_folder
 from makermark.foundation.manifest import Manifest
 from makermark.foundation.params import Params
-from makermark.models import backbones, speaker_encoder
+from makermark.models import backbones, early_whisper, speaker_encoder
 from makermark.models.backbones import Backbone
 from makermark.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from makermark.models.extraction import embed_rows
 from makermark.models.feature_spec import BASELINE_FRONT_END, build_front_end
+
+log = logging.getLogger(__name__)
 
 MODEL = "model"  # the name of the checkpoint's own embeddings
 
@@ -63,10 +66,7 @@ def logmel_stats(task: EmbeddingTask) -> Float32Array:
     rows = task.manifest.rows
     front_end = build_front_end(task.params, BASELINE_FRONT_END)
     cache = FeatureCache.open(task.features / BASELINE_FRONT_END, front_end.parameters())
-    statistics = log_mel_statistics(cache, cache.find_rows(rows["utterance_id"]))
-    if task.reference_split is None:
-        return standardise(statistics, reference=statistics)
-    return standardise(statistics, reference=statistics[(rows["split"] == task.reference_split).to_numpy()])
+    return standardise_on_reference(task, log_mel_statistics(cache, cache.find_rows(rows["utterance_id"])))
 
 
 def log_mel_statistics(cache: FeatureCache, rows: IntArray) -> Float32Array:
@@ -76,6 +76,14 @@ def log_mel_statistics(cache: FeatureCache, rows: IntArray) -> Float32Array:
         bands = cache.read_utterance(int(row)).astype(np.float32)  # (T, F)
         statistics[position] = np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
     return statistics
+
+
+def standardise_on_reference(task: EmbeddingTask, embeddings: Float32Array) -> Float32Array:
+    """Standardise embeddings (N, D) on the utterances of the task's reference split, or on all of them."""
+    if task.reference_split is None:
+        return standardise(embeddings, reference=embeddings)
+    is_reference = (task.manifest.rows["split"] == task.reference_split).to_numpy()
+    return standardise(embeddings, reference=embeddings[is_reference])
 
 
 def standardise(embeddings: Float32Array, *, reference: Float32Array) -> Float32Array:
@@ -106,14 +114,29 @@ def untrained(task: EmbeddingTask) -> Float32Array:
 def resemblyzer(task: EmbeddingTask) -> Float32Array:
     """Return the embeddings by a published speaker encoder, computed from the audio files."""
     network = speaker_encoder.load_speaker_encoder(speaker_encoder.find_weights())
-    files = [task.manifest.audio_path(path) for path in task.manifest.rows["path"]]
-    return speaker_encoder.speaker_embeddings(network, files, device=task.device)
+    return speaker_encoder.speaker_embeddings(network, audio_files(task), device=task.device)
+
+
+def whisper_early(task: EmbeddingTask) -> Float32Array:
+    """Return statistics over time of the first layers of a Whisper encoder, standardised, from the audio files."""
+    session = early_whisper.load_session(early_whisper.find_weights())
+    return standardise_on_reference(task, early_whisper.early_embeddings(session, audio_files(task)))
+
+
+def audio_files(task: EmbeddingTask) -> list[Path]:
+    """Return the audio file of every utterance."""
+    return [task.manifest.audio_path(path) for path in task.manifest.rows["path"]]
 
 
 BASELINES: dict[str, Callable[[EmbeddingTask], Float32Array]] = {
     "logmel_stats": logmel_stats,
     "untrained": untrained,
     "resemblyzer": resemblyzer,
+    "whisper-early": whisper_early,
+}
+INSTALLED: dict[str, Callable[[], Path]] = {  # raise EncoderError if the package of a baseline is absent
+    "resemblyzer": speaker_encoder.find_weights,
+    "whisper-early": early_whisper.find_weights,
 }
 
 
@@ -122,8 +145,24 @@ def check_baselines(names: Sequence[str]) -> None:
     for name in names:
         if name not in BASELINES:
             raise ParamsError(f"unknown baseline {name!r}; it is one of {list(BASELINES)}")
-    if "resemblyzer" in names:
-        speaker_encoder.find_weights()
+        if name in INSTALLED:
+            INSTALLED[name]()
+
+
+def installed_baselines(names: Sequence[str]) -> list[str]:
+    """Return the names without those whose packages are not installed; a warning says how to install these.
+
+    Raises ParamsError for an unknown baseline.
+    """
+    usable = []
+    for name in names:
+        try:
+            check_baselines([name])
+        except EncoderError as error:
+            log.warning("%s; it is left out", error)
+        else:
+            usable.append(name)
+    return usable
 
 
 def embed_corpus(

@@ -18,6 +18,7 @@ BASELINE_NAMES = {
     "logmel_stats": "log-mel statistics",
     "resemblyzer": "speaker encoder",
     "untrained": "untrained network",
+    "whisper-early": "early Whisper layers",
 }
 NARROW_HEADERS = {
     "language": "lang-\nuage",

@@ -47,4 +47,6 @@ def _unused_sections(params: Params, front_ends: Collection[str]) -> Iterator[st
         yield "fuse"
     if not params.robustness.stage:
         yield "robustness"
+    if not params.foreign.stage:
+        yield "foreign"
     yield "explain"

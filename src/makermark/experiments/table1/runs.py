@@ -19,7 +19,7 @@ from makermark.foundation.params import Params, parse_params, read_yaml
 from makermark.training.active_params import active_params
 
 CODE = ("src", "stages", "dvc.yaml")  # two commits have the same code if these are equal
-UNUSED = ("probe", "fuse", "trace", "robustness")  # sections without influence on score.json
+UNUSED = ("probe", "fuse", "trace", "robustness", "foreign")  # sections without influence on score.json
 SPEED_ONLY = ("workers", "device", "batch_seconds", "utterance_timeout_s")
 REQUIRED = ("dev.eer_micro_percent", "test.eer_micro_percent")
 

@@ -50,16 +50,7 @@ class WhisperEncoder(Encoder):
         with torch.device(
             "cpu"
         ):  # constants: they need values also when the model is built on the meta device
-            filters = melscale_fbanks(
-                N_FFT // 2 + 1,
-                0.0,
-                SAMPLE_RATE_HZ / 2,
-                config.num_mel_bins,
-                SAMPLE_RATE_HZ,
-                norm="slaney",
-                mel_scale="slaney",
-            )
-            self.register_buffer("filters", filters, persistent=False)
+            self.register_buffer("filters", mel_filters(config.num_mel_bins), persistent=False)
             self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
@@ -72,7 +63,7 @@ class WhisperEncoder(Encoder):
             windows = padded.reshape(rows, -1, window_samples)  # (B, P, W)
             starts = torch.arange(windows.shape[1], device=ends.device) * window_samples
             used = starts < ends[:, None]  # (B, P)
-            log_mels = self.log_mels(windows[used])
+            log_mels = compute_log_mels(windows[used], self.filters, self.window)
         out = self.model(log_mels, output_hidden_states=self.architecture.weighted)
         frame_lengths = -(-ends // HOP_SAMPLES)
         states = []
@@ -82,17 +73,28 @@ class WhisperEncoder(Encoder):
             states.append(state.flatten(1, 2)[:, : int(frame_lengths.max())])
         return states, None if lengths is None else frame_lengths
 
-    def log_mels(self, windows: Tensor) -> Tensor:
-        """Return log-mels (windows, bands, spectra) of waveforms (windows, W), as Whisper's preprocessor computes them.
-
-        Decadic logarithms are clipped at 8 below the maximum of each window and scaled as (x + 4) / 4.
-        """
-        spectra = torch.stft(windows, N_FFT, MEL_HOP_SAMPLES, window=self.window, return_complex=True)
-        mels = self.filters.T @ spectra[..., :-1].abs().square()
-        logs = mels.clamp(min=1e-10).log10()
-        logs = torch.maximum(logs, logs.amax(dim=(1, 2), keepdim=True) - 8)
-        return (logs + 4) / 4
-
     def freeze_convolutions(self) -> None:
         self.model.conv1.requires_grad_(False)
         self.model.conv2.requires_grad_(False)
+
+
+def mel_filters(bands: int) -> Tensor:
+    """Return Slaney's mel filters (N_FFT / 2 + 1, bands) up to half of the sample rate."""
+    bins, highest_hz = N_FFT // 2 + 1, SAMPLE_RATE_HZ / 2
+    filters: Tensor = melscale_fbanks(
+        bins, 0.0, highest_hz, bands, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+    )
+    return filters
+
+
+def compute_log_mels(windows: Tensor, filters: Tensor, window: Tensor) -> Tensor:
+    """Return log-mels (windows, bands, spectra) of waveforms (windows, W), as Whisper's preprocessor computes them.
+
+    `filters`: those of `mel_filters`. `window`: a Hann window (N_FFT,). Decadic logarithms are clipped at 8 below the
+    maximum of each waveform and scaled as (x + 4) / 4.
+    """
+    spectra = torch.stft(windows, N_FFT, MEL_HOP_SAMPLES, window=window, return_complex=True)
+    mels = filters.T @ spectra[..., :-1].abs().square()
+    logs = mels.clamp(min=1e-10).log10()
+    logs = torch.maximum(logs, logs.amax(dim=(1, 2), keepdim=True) - 8)
+    return (logs + 4) / 4
