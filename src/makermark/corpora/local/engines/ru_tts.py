@@ -15,7 +15,7 @@ from makermark.foundation.arrays import Float32Array
 
 SAMPLE_RATE_HZ = 10000
 CONFIG_FIELDS = 12  # ints of the struct ru_tts_conf_t
-FLAGS_FIELD = 11  # the last of them
+PITCH_FIELD, FLAGS_FIELD = 1, 11  # the second and the last of them
 PAUSE_AT_FULL_STOP, PAUSE_AT_COMMA, ALTERNATIVE_VOICE = 1, 2, 4
 VOICE_FLAGS = {"male": 0, "female": ALTERNATIVE_VOICE}
 BUFFER_BYTES = 8192
@@ -24,7 +24,7 @@ Consumer = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int8), ctypes.
 
 
 class RuTts:
-    """ru_tts. Voices: `male`, `female`."""
+    """ru_tts. Voices: `male`, `female`, also with a factor of the pitch, such as `male*0.85`."""
 
     def __init__(self) -> None:
         spec = importlib.util.find_spec("_ru_tts_native")
@@ -35,7 +35,9 @@ class RuTts:
     def synthesise(self, text: str, *, language: str, voice: str, seed: int) -> tuple[Float32Array, int]:
         config = (ctypes.c_int * CONFIG_FIELDS)()
         self._library.ru_tts_config_init(config)
-        config[FLAGS_FIELD] = PAUSE_AT_FULL_STOP | PAUSE_AT_COMMA | VOICE_FLAGS[voice]
+        speaker, _, pitch = voice.partition("*")
+        config[FLAGS_FIELD] = PAUSE_AT_FULL_STOP | PAUSE_AT_COMMA | VOICE_FLAGS[speaker]
+        config[PITCH_FIELD] = round(config[PITCH_FIELD] * float(pitch or 1.0))
         chunks: list[NDArray[np.int8]] = []
 
         def append_samples(samples: ctypes._Pointer[ctypes.c_int8], count: int, _: int | None) -> int:

