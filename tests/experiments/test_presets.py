@@ -42,10 +42,16 @@ def test_local_preset_outside_git_is_the_file(monkeypatch):
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_is_a_complete_params_yaml(tmp_path, name):
     (tmp_path / "params.yaml").write_text(preset(name))
-    assert read_params(tmp_path / "params.yaml").corpus == ("local" if name == "local" else "mlaad-v5")
+    assert read_params(tmp_path / "params.yaml").corpus == ("mlaad-v5" if name in PAPER else "local")
 
 
-@pytest.mark.parametrize("name", PAPER)
+def test_full_preset_selects_the_full_protocol(tmp_path):
+    (tmp_path / "params.yaml").write_text(preset("local-full"))
+    params = read_params(tmp_path / "params.yaml")
+    assert (params.local.protocol, params.local.train_utterances) == ("full", 100)
+
+
+@pytest.mark.parametrize("name", set(PRESETS) - {"local"})
 def test_preset_changes_the_lines_of_its_file_and_nothing_else(name):
     expected = merge(yaml.safe_load(preset("local")), yaml.safe_load(read_changes(name)))
     assert yaml.safe_load(preset(name)) == expected

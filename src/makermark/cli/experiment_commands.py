@@ -38,7 +38,9 @@ def restore() -> None:
 
 @app.command("preset")
 def print_preset(
-    name: Annotated[str, typer.Argument(help="Name of the preset: local, mlaad-resnet or mlaad-ssl.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the preset: local, local-full, mlaad-resnet or mlaad-ssl.")
+    ],
 ) -> None:
     """Print a complete params.yaml, as in `makermark preset mlaad-resnet > params.yaml`."""
     from makermark.experiments.presets import preset

