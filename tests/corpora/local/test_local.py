@@ -25,6 +25,7 @@ CHEAP = ["espeak-ng", "pico", "ru_tts"]
 # A worker whose engine outputs noise, and aborts, hangs or raises on certain texts.
 FAULTY_WORKER = """
 import os, sys, time
+from pathlib import Path
 import numpy as np
 from makermark.corpora.local import engines, worker
 
@@ -34,6 +35,11 @@ class Faulty:
             os.abort()
         if text == "hang":
             time.sleep(60)
+        if text.startswith("meet"):  # another process that speaks such a text
+            folder = Path(os.environ["MEETING"])
+            (folder / str(os.getpid())).touch()
+            while len(list(folder.iterdir())) < 2:
+                time.sleep(0.05)
         if text == "raise":
             raise RuntimeError("cannot speak this")
         if text == "whisper":
@@ -56,10 +62,16 @@ def make_request(folder, text):
 
 
 @pytest.fixture
-def synthesise(tmp_path):
-    """A function that lets the faulty engine synthesise texts and returns the reasons of the failures by file name."""
+def faulty_command(tmp_path):
+    """The command of a worker process with the faulty engine."""
     script = tmp_path / "faulty_worker.py"
     script.write_text(FAULTY_WORKER)
+    return [sys.executable, str(script)]
+
+
+@pytest.fixture
+def synthesise(tmp_path, faulty_command):
+    """A function that lets the faulty engine synthesise texts and returns the reasons of the failures by file name."""
 
     def run(*texts, engine="faulty", timeout_s=20.0):
         failed = {}
@@ -70,7 +82,7 @@ def synthesise(tmp_path):
             on_result=lambda files, failures: failed.update(
                 {f.path.split("/")[-1]: f.reason for f in failures}
             ),
-            command=[sys.executable, str(script)],
+            command=faulty_command,
         )
         return failed
 
@@ -121,6 +133,24 @@ def test_engine_that_fails_to_start_twice_fails_all_requests(synthesise):
     assert "no such voice" in failed["text 0.flac"]
     assert failed["text 19.flac"] == "the engine does not start"
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(("estimated_s", "meets"), [(100.0, True), (10.0, False)])
+def test_free_worker_joins_a_long_job_and_no_short_one(faulty_command, tmp_path, estimated_s, meets):
+    """One process alone waits in vain for the other."""
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    requests = [make_request(tmp_path, f"meet {number}") for number in range(2)]
+    failures = []
+    worker_pool.run_jobs(
+        [Job("faulty", requests, estimated_s, {"MEETING": str(meeting)})],
+        workers=2,
+        timeout_s=60.0 if meets else 1.0,
+        on_result=lambda files, failed: failures.extend(failed),
+        command=faulty_command,
+    )
+    assert len(list(tmp_path.glob("meet*.flac"))) == (2 if meets else 1)
+    assert len(failures) == (0 if meets else 1)
 
 
 def test_unwritable_file_stops_all_jobs_and_is_named(synthesise, tmp_path):

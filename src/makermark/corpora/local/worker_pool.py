@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from makermark.foundation.errors import FilesError
 
 WORKER = (sys.executable, "-m", "makermark.corpora.local.worker")
 START_TIMEOUT_S = 180.0  # an engine may read its model from a slow disk
+MIN_SHARED_S = (
+    30.0  # a job with less left is not shared: starting an engine and its vocoders takes up to 10 s
+)
 MAX_FAILED_STARTS = 2  # in succession; then the remaining requests of the engine fail
 
 
@@ -103,6 +107,27 @@ class Worker:
         return response
 
 
+class _JobQueue:
+    """The requests of a job that no worker has taken yet. Several threads may take."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.is_started = False
+        self._requests = deque(job.requests)
+
+    @property
+    def remaining_s(self) -> float:
+        """The estimated run time of the requests that no worker has taken."""
+        return self.job.estimated_s * len(self._requests) / max(len(self.job.requests), 1)
+
+    def take(self) -> Mapping[str, Any] | None:
+        """Return the next request, or None at the end."""
+        try:
+            return self._requests.popleft()
+        except IndexError:
+            return None
+
+
 def run_jobs(
     jobs: Sequence[Job],
     *,
@@ -111,21 +136,28 @@ def run_jobs(
     on_result: Callable[[int, list[Failure]], None],
     command: Sequence[str] = WORKER,
 ) -> None:
-    """Run the jobs, longest first, `workers` at a time, each in a process of its own.
+    """Run the jobs, longest first, with `workers` worker processes at a time; each process runs one engine.
 
-    After each request, `on_result` is called with the number of requested files and the failures, from any thread but
-    never from two at once. An exception that it raises stops all jobs. Raises FilesError if no file can be written.
+    When every job has a worker, further workers join the jobs of which most is left. After each request, `on_result` is
+    called with the number of requested files and the failures, from any thread but never from two at once. An exception
+    that it raises stops all jobs. Raises FilesError if no file can be written.
     """
     stop, lock = threading.Event(), threading.Lock()
+    queues = [_JobQueue(job) for job in sorted(jobs, key=lambda job: -job.estimated_s)]
 
-    def run(job: Job) -> None:
-        for count, failures in _run_job(job, stop, timeout_s, command):
+    def run() -> None:
+        while not stop.is_set():
             with lock:
-                if not stop.is_set():
-                    on_result(count, failures)
+                queue = _choose(queues)
+            if queue is None:
+                return
+            for count, failures in _run_job(queue, stop, timeout_s, command):
+                with lock:
+                    if not stop.is_set():
+                        on_result(count, failures)
 
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(run, job) for job in sorted(jobs, key=lambda job: -job.estimated_s)]
+        running = [pool.submit(run) for _ in range(workers)]
         try:
             for finished in as_completed(running):
                 finished.result()
@@ -134,14 +166,25 @@ def run_jobs(
             pool.shutdown(cancel_futures=True)
 
 
+def _choose(queues: Sequence[_JobQueue]) -> _JobQueue | None:
+    """Return the next job for a free worker, now marked as started, or None if no job is worth another worker."""
+    waiting = [queue for queue in queues if not queue.is_started]
+    if waiting:
+        waiting[0].is_started = True
+        return waiting[0]
+    longest = max(queues, key=lambda queue: queue.remaining_s, default=None)
+    return longest if longest is not None and longest.remaining_s > MIN_SHARED_S else None
+
+
 def _run_job(
-    job: Job, stop: threading.Event, timeout_s: float, command: Sequence[str]
+    queue: _JobQueue, stop: threading.Event, timeout_s: float, command: Sequence[str]
 ) -> Iterator[tuple[int, list[Failure]]]:
     """Yield the number of files and the failures of each request; a lost worker is started again."""
+    job = queue.job
     worker: Worker | None = None
     failed_starts = 0
     try:
-        for request in job.requests:
+        while (request := queue.take()) is not None:
             if stop.is_set():
                 return
             paths = [output["path"] for output in request["audio"]]

