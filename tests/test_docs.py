@@ -57,6 +57,9 @@ FIGURES = {
         "[{score[test][out_of_domain][mahalanobis][auroc_ci95_percent][0]:.0f}, "
         "{score[test][out_of_domain][mahalanobis][auroc_ci95_percent][1]:.0f}]. The log-mel statistics reach "
         "{score[baselines][logmel_stats][test][out_of_domain][mahalanobis][auroc_percent]:.0f} %.",
+        "Of {trace[bonafide][whole][clips]} utterances by people, "
+        "{trace[bonafide][whole][named_percent]:.0f} % get a system or "
+        "family named, and {trace[bonafide][whole][ratio_above_1_percent]:.0f} % a ratio above 1.",
         "A linear probe identifies {probe[accuracy_percent]:.1f} % of the utterances of {probe[systems]} systems.",
     ],
     "docs/reading-the-conclusion.md": [
@@ -150,10 +153,24 @@ def test_percentages_in_prose_are_covered_by_a_template(page: str, metrics: list
     assert re.findall(r"[^.]*\d %[^.]*", text) == []
 
 
+def strata_only(score: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics/score.json without the EERs inside the values of a column."""
+    splits = {split: {k: v for k, v in score[split].items() if k != "within"} for split in ("dev", "test")}
+    return score | splits
+
+
 def test_result_table_in_readme_agrees_with_metrics(metrics: list[dict[str, Any]]) -> None:
     text = one_line(read("README.md"))
-    tables = [results_markdown(version["score"]) for version in metrics]
+    tables = [results_markdown(strata_only(version["score"])) for version in metrics]
     assert any(one_line(table) in text for table in tables), f"put this table into README.md:\n{tables[0]}"
+
+
+def test_whole_result_table_in_docs_agrees_with_metrics(metrics: list[dict[str, Any]]) -> None:
+    text = one_line(read("docs/results.md"))
+    tables = [results_markdown(version["score"]) for version in metrics]
+    assert any(one_line(table) in text for table in tables), (
+        f"put this table into docs/results.md:\n{tables[0]}"
+    )
 
 
 def test_sizes_of_the_built_in_corpus_in_docs_agree_with_metrics(metrics: list[dict[str, Any]]) -> None:
@@ -293,7 +310,7 @@ def parse_trace(example: str) -> Trace:
     file, duration, speech = re.fullmatch(r"(\S+)  \((.*) s, (.*) s of speech\)", first).groups()
     conclusion, name = re.fullmatch(r"  ([^:]*)(?:: (\S+))?", second).groups()
     reason = third.removeprefix("  reason: ")
-    candidates, windows, agreement = [], [], None
+    candidates, windows, makers_along_time, agreement = [], [], [], None
     unknown, prior = None, 0.5
     for line in lines:
         if match := re.fullmatch(
@@ -323,11 +340,15 @@ def parse_trace(example: str) -> Trace:
             start, end, at_window, window_name, nearest = match.groups()
             best = nearest or window_name
             windows.append(Window(float(start), float(end), at_window, window_name or "", best, 0.0))
+        elif match := re.fullmatch(
+            r"  different systems in different windows: (.*); the file may be .*", line
+        ):
+            makers_along_time = match[1].split(", ")
         else:
             pytest.fail(f"this line is not of the output of `makermark trace`: {line}")
     return Trace(
         file, float(duration), float(speech), conclusion, name or "", reason, unknown, prior, 0.95, candidates,
-        agreement, [], windows,
+        agreement, makers_along_time, windows,
     )  # fmt: skip
 
 
