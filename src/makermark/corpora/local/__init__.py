@@ -51,13 +51,12 @@ SYNTHESIS_S = {
 }
 OTHER_SYNTHESIS_S = 0.05
 RESYNTHESIS_S = {
-    "straight": 4.0,
-    "hifigan-universal": 2.0,
-    "hifigan-lj": 2.0,
-    "hifigan-16k": 2.0,
-    "world-coded": 1.0,
-    "mlsa": 1.0,
-    "griffin-lim-linear": 0.4,
+    "straight": 7.0,
+    "hifigan-universal": 5.0,
+    "hifigan-lj": 5.0,
+    "hifigan-16k": 4.0,
+    "world-coded": 1.3,
+    "griffin-lim-linear": 0.5,
 }
 OTHER_RESYNTHESIS_S = 0.25
 
