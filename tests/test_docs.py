@@ -28,7 +28,7 @@ PAGES = ["README.md", ".github/CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/REA
     str(path.relative_to(REPOSITORY)) for path in sorted((REPOSITORY / "docs").glob("*.md"))
 ]
 MAX_README_WORDS = 1300
-METRICS = ("score", "probe", "trace")
+METRICS = ("score", "probe", "trace", "foreign")
 
 LENGTHS = {"1s": "1 s", "2s": "2 s", "4s": "4 s", "8s": "8 s", "whole": "whole"}
 CONCLUSIONS = (
@@ -40,6 +40,25 @@ CONCLUSIONS = (
     "seen_wrong",
 )
 REJECTIONS = ("unknown", "family", "wrong", "too_little")
+
+JUDGED = {
+    "model": "model",
+    "baselines][untrained": "untrained network",
+    "baselines][logmel_stats": "log-mel statistics",
+    "baselines][whisper-early": "early Whisper layers",
+}
+
+
+def foreign_row(block: str, name: str) -> str:
+    """Return the template of a row of the table in docs/evaluate.md."""
+    cells = [name]
+    for part in ("pooled", "within][page"):
+        for kind in ("micro", "macro"):
+            field = f"{{foreign[{block}][{part}][eer_{kind}"
+            interval = ", ".join(f"{field}_ci95_percent][{end}]:.1f}}" for end in (0, 1))
+            cells.append(f"{field}_percent]:.1f}} [{interval}]")
+    return f"| {' | '.join(cells)} |"
+
 
 # Sentences with figures of metrics/*.json, by page: templates of str.format.
 FIGURES = {
@@ -91,6 +110,12 @@ FIGURES = {
             )
             for length, label in LENGTHS.items()
         ),
+    ],
+    "docs/evaluate.md": [
+        "{foreign[evaluated][utterances]:,} clips of {foreign[model][pooled][systems]} systems",
+        "{foreign[model][within][page][utterances]:,} clips of {foreign[model][within][page][systems]} systems",
+        "{foreign[model][pooled][target_trials]:,} target and {foreign[model][pooled][nontarget_trials]:,} non-target",
+        *(foreign_row(block, name) for block, name in JUDGED.items()),
     ],
     "benchmarks/README.md": ["{score[dev][eer_micro_percent]:.2f} and {score[test][eer_micro_percent]:.2f}"],
 }
