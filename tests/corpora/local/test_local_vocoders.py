@@ -104,6 +104,14 @@ def test_resynthesis_keeps_the_spectrum_and_changes_the_waveform(name, speech, r
 
 
 @pytest.mark.engines
+def test_codec2_does_not_continue_the_random_phases_of_earlier_speech(speech):
+    pytest.importorskip("pycodec2")  # the import keeps the library of the package loaded
+    coded, _ = VOCODERS["codec2-700"].build()(speech, RATE_HZ)
+    VOCODERS["codec2-1300"].build()(speech, RATE_HZ)
+    np.testing.assert_array_equal(VOCODERS["codec2-700"].build()(speech, RATE_HZ)[0], coded)
+
+
+@pytest.mark.engines
 def test_resynthesis_in_another_process_and_after_other_speech_gives_the_same_samples(
     speech, resynthesise, tmp_path
 ):

@@ -1,14 +1,17 @@
 """Codec 2 (Rowe): a harmonic sinusoidal vocoder for radio; speech below 4 kHz.
 
-The library in the package pycodec2 is called through ctypes, because its phases come from a static random generator: it
-is loaded again for every utterance, so that the samples do not depend on earlier utterances.
+The library in the package pycodec2 is called through ctypes, because its phases come from a static random generator.
+Every utterance gets a copy of the library of its own, so that the samples do not depend on earlier utterances: a file
+that the process has open already, as after the import of the package, would not be loaded again.
 """
 
 from __future__ import annotations
 
 import _ctypes
 import ctypes
+import tempfile
 from importlib.metadata import distribution
+from pathlib import Path
 
 import numpy as np
 
@@ -29,12 +32,15 @@ class Codec2:
         self._mode = MODES[bits_per_second]
         files = distribution("pycodec2").files or []
         (file,) = (file for file in files if file.name.startswith("libcodec2"))
-        self._path = str(file.locate())
+        self._content = Path(str(file.locate())).read_bytes()
 
     def __call__(self, waveform: Float32Array, sample_rate_hz: int) -> tuple[Float32Array, int]:
         samples = resample(waveform, sample_rate_hz, SAMPLE_RATE_HZ)
         samples = samples * min(1.0, MAX_PEAK / max(float(np.abs(samples).max()), 1e-9))
-        library = ctypes.CDLL(self._path)
+        with tempfile.NamedTemporaryFile(suffix=".so") as copy:
+            copy.write(self._content)
+            copy.flush()
+            library = ctypes.CDLL(copy.name)
         try:
             for _ in range(noise_seed(waveform) % MAX_SKIPPED):
                 library.codec2_rand()
