@@ -258,7 +258,7 @@ def test_commands_show_results_trace_and_info(project):
     results = run(project, "makermark", "results").stdout
     assert "unseen" in results
     assert "log-mel" in results
-    assert "Tracer on test" in results
+    assert "Conclusions of the tracer for whole utterances of test" in results
     clip = read_manifest(project / "data/corpus/manifest.parquet")
     trace = run(
         project, "makermark", "trace", str(clip.audio_path(clip.rows["path"].iloc[-1])), "--json"
