@@ -208,3 +208,10 @@ def test_a_truncated_arrow_file_is_named(kept_bytes, tmp_path):
     write_arrow(path, big_table())
     path.write_bytes(path.read_bytes()[:kept_bytes])
     assert refusal(lambda: read_arrow(path)).startswith(f"{path}: damaged Arrow file")
+
+
+def test_arrow_file_with_a_damaged_column_name_is_refused(tmp_path):
+    path = tmp_path / "a.arrow"
+    write_arrow(path, pa.table({"system": ["a"]}))
+    path.write_bytes(path.read_bytes().replace(b"system", b"sy\xf3tem"))
+    assert refusal(lambda: read_arrow(path)).startswith(f"{path}: damaged Arrow file")

@@ -144,7 +144,7 @@ def is_manifest(path: Path) -> bool:
         return False
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, UnicodeDecodeError, OSError):
         return True  # read_manifest reports what is wrong with it
     return {b"corpus", b"root"} <= set(metadata)
 

@@ -122,7 +122,7 @@ def read_arrow(path: Path) -> pa.Table:
             table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)  # offsets and lengths, which are not checked when a column is converted
         return table
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter of the name of a column
         raise FilesError(
             f"{path}: damaged Arrow file ({error}); delete it and run the stage that writes it"
         ) from error

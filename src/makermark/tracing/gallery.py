@@ -231,7 +231,7 @@ def _read_table(path: Path) -> pa.Table:
         with pa.OSFile(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise TracerError(f"{path}: not a gallery file ({' '.join(str(error).split())[:120]})") from error
     except OSError as error:
         raise FilesError(describe_os_error(error, path)) from error
