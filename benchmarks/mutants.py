@@ -92,8 +92,8 @@ SWAPPED_CALLS = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place of a module that can be changed; `text` is its source line."""
+class Mutant:
+    """A mutant of a module that can be changed; `text` is its source line."""
 
     line: int
     change: str
@@ -101,16 +101,16 @@ class Place:
 
 
 class Mutator(ast.NodeTransformer):
-    """Find all places of a module, in order, and change the one with number `target`."""
+    """Find all mutants of a module, in order, and change the one with number `target`."""
 
     def __init__(self, source: str, *, target: int = -1) -> None:
-        self.places: list[Place] = []
+        self.mutants: list[Mutant] = []
         self._lines = source.splitlines()
         self._target = target
 
     def _hits(self, node: ast.expr | ast.stmt, change: str) -> bool:
-        self.places.append(Place(node.lineno, change, self._lines[node.lineno - 1].strip()))
-        return len(self.places) - 1 == self._target
+        self.mutants.append(Mutant(node.lineno, change, self._lines[node.lineno - 1].strip()))
+        return len(self.mutants) - 1 == self._target
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return node
@@ -214,11 +214,11 @@ class Mutator(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def find_places(module: str) -> list[Place]:
+def find_mutants(module: str) -> list[Mutant]:
     source = (SOURCES / module).read_text()
     mutator = Mutator(source)
     mutator.visit(ast.parse(source))
-    return mutator.places
+    return mutator.mutants
 
 
 class MutantLoader(importlib.machinery.SourceFileLoader):
@@ -308,8 +308,8 @@ def main() -> None:
     sys.path.insert(0, str(REPOSITORY / "src"))
     if arguments.list:
         for module in modules:
-            for number, place in enumerate(find_places(module)):
-                print(f"{module} {number}: line {place.line}: {place.change}: {place.text}")
+            for number, mutant in enumerate(find_mutants(module)):
+                print(f"{module} {number}: line {mutant.line}: {mutant.change}: {mutant.text}")
         return
     for name in PRELOADED:
         importlib.import_module(name)
@@ -322,16 +322,16 @@ def main() -> None:
         if run_suite(module, -1, limit_s=600) != "survived":
             raise SystemExit(f"{module}: its tests fail without a change: {' '.join(SUITES[module])}")
         limit_s = max(MIN_LIMIT_S, 10 * (time.perf_counter() - start))
-        places, killed, equivalent = find_places(module), 0, 0
+        mutants, killed, equivalent = find_mutants(module), 0, 0
         for number in numbers:
-            place = places[number]
+            mutant = mutants[number]
             outcome = run_suite(module, number, limit_s=limit_s)
             killed += outcome in ("killed", "timeout")
             if outcome not in ("killed", "timeout"):
-                reason = EQUIVALENT.get((module, f"{place.text} | {place.change}"))
+                reason = EQUIVALENT.get((module, f"{mutant.text} | {mutant.change}"))
                 equivalent += reason is not None
                 print(
-                    f"{module} {number}: {outcome}: line {place.line}: {place.change}: {place.text}"
+                    f"{module} {number}: {outcome}: line {mutant.line}: {mutant.change}: {mutant.text}"
                     + (f" (equivalent: {reason})" if reason else ""),
                     flush=True,
                 )
@@ -346,7 +346,7 @@ def main() -> None:
 
 def choose_mutants(modules: Sequence[str], sample: int | None) -> dict[str, list[int]]:
     """Return the numbers of the mutants of each module: all, or `sample` random ones of each room."""
-    mutants = [(module, number) for module in modules for number in range(len(find_places(module)))]
+    mutants = [(module, number) for module in modules for number in range(len(find_mutants(module)))]
     if sample is not None:
         rooms: dict[str, list[tuple[str, int]]] = {}
         for module, number in mutants:

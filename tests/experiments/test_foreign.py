@@ -1,4 +1,4 @@
-"""The judge outside: a model scored on a corpus that it was not trained on, as the stage `foreign` does."""
+"""A model scored on a corpus that it was not trained on, as the stage `foreign` does."""
 
 import importlib.util
 import json
@@ -49,14 +49,14 @@ def pages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(pages, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judged")
+def evaluated(pages, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
     model = checkpoint(folder / "best")
     return folder, evaluate_foreign(model, folder / "out", manifest=str(pages), **SETTINGS)
 
 
-def test_foreign_figures_equal_those_of_listed_pairs(judged):
-    folder, results = judged
+def test_foreign_figures_equal_those_of_listed_pairs(evaluated):
+    folder, results = evaluated
     table = read_embeddings(folder / "out/embeddings/model.arrow")
     unit = table.embeddings / np.linalg.norm(table.embeddings, axis=1, keepdims=True)
     first, second = np.triu_indices(len(unit), k=1)
@@ -80,8 +80,8 @@ def test_foreign_figures_equal_those_of_listed_pairs(judged):
     assert model["per_label"]["fast@author/two"]["target_trials"] == 3
 
 
-def test_foreign_describes_the_corpus_and_the_model_without_paths_of_the_machine(judged, pages):
-    _, results = judged
+def test_foreign_describes_the_corpus_and_the_model_without_paths_of_the_machine(evaluated, pages):
+    _, results = evaluated
     assert results["evaluated"]["manifest"] == "table.csv"
     assert results["evaluated"]["label"] == ["system", "source"]
     assert results["evaluated"]["systems_seen"] == []
@@ -89,8 +89,8 @@ def test_foreign_describes_the_corpus_and_the_model_without_paths_of_the_machine
     assert portable_path("../shared/demos/manifest.csv") == "../shared/demos/manifest.csv"
 
 
-def test_foreign_has_the_same_blocks_for_every_baseline(judged):
-    _, results = judged
+def test_foreign_has_the_same_blocks_for_every_baseline(evaluated):
+    _, results = evaluated
     assert set(results["baselines"]) == {"untrained"} | (
         {"whisper-early"} if importlib.util.find_spec("pipecat") else set()
     )

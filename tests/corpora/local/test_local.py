@@ -209,6 +209,16 @@ def pitch_strength(samples):
     return float(np.mean(strengths))
 
 
+def kill_during_generation(script, audio):
+    """Kill the process of a script that generates a corpus after 5 utterances; return the time of each of its files."""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while process.poll() is None and len(list(audio.rglob("[0-9]*.flac"))) < 5:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return {path: path.stat().st_mtime_ns for path in audio.rglob("[0-9]*.flac")}
+
+
 @pytest.mark.engines
 def test_killed_run_continues_and_gives_the_same_bytes_as_a_complete_run(corpus, tmp_path):
     folder, whole = corpus
@@ -219,13 +229,7 @@ def test_killed_run_continues_and_gives_the_same_bytes_as_a_complete_run(corpus,
         f"dev_utterances=2, test_utterances=2, engines={CHEAP}, workers=1, utterance_timeout_s=60.0, "
         "max_failed_fraction=0.0)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script])
-    audio = target / "audio"
-    while process.poll() is None and len(list(audio.rglob("[0-9]*.flac"))) < 5:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = {path: path.stat().st_mtime_ns for path in audio.rglob("[0-9]*.flac")}
+    done = kill_during_generation(script, target / "audio")
     assert 5 <= len(done) < len(whole.rows)
     assert not (target / "manifest.parquet").exists()
     resumed = build(target)
@@ -383,13 +387,7 @@ def test_killed_run_of_the_full_protocol_continues_without_a_package(tmp_path, h
         "from pathlib import Path\nfrom makermark.corpora import local\n"
         f"local.build_local_corpus(Path({str(target)!r}), **{keywords!r})\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script])
-    audio = target / "audio"
-    while process.poll() is None and len(list(audio.rglob("[0-9]*.flac"))) < 5:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = {path: path.stat().st_mtime_ns for path in audio.rglob("[0-9]*.flac")}
+    done = kill_during_generation(script, target / "audio")
     assert len(done) >= 5
     assert not (target / "manifest.parquet").exists()
     slow = (
