@@ -1,4 +1,4 @@
-"""Evaluation on a foreign corpus: clips of other origin than all training data, which evaluate the model from outside."""
+"""Evaluation of a model on a foreign corpus: clips of other origin than all training data."""
 
 from __future__ import annotations
 
