@@ -1,4 +1,7 @@
-"""The training loop: it learns, (seed, epoch) determines everything, and a killed run ends as an uninterrupted one."""
+"""The training loop: it learns, (seed, epoch) determines everything, and a killed run ends as an uninterrupted one.
+
+The backbone is the smallest that has batch statistics: a step takes a sixth of the time of resnet34.
+"""
 
 import math
 
@@ -48,7 +51,7 @@ def run_training(
     rows = {split: manifest.rows[manifest.rows["split"] == split] for split in ("train", "dev")}
     systems, labels = np.unique(rows["train"]["system"].to_numpy(dtype=str), return_inverse=True)
     torch.manual_seed(seed)
-    backbone = backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu")
+    backbone = backbones.build("ecapa", dim=8, width=40, channels=16, pooling="mean")
     if dropout:
         backbone.embedding = nn.Sequential(nn.Dropout(dropout), backbone.embedding)
     settings = {"scale": 10.0, "bias": -5.0, "variant": "wan2018"} if loss == "ge2e" else {}
@@ -161,7 +164,7 @@ def test_train_passes_weight_decay_and_learning_rates_on(corpus, tmp_path):
     """A decay of 1 / rate per step at the peak would set weights to zero; strong decay makes them smaller."""
     plain = run_training(corpus, tmp_path / "plain", epochs=1)[1]
     decayed = run_training(corpus, tmp_path / "decayed", epochs=1, weight_decay=100.0)[1]
-    for name in ("embedding.weight", "stem.weight", "blocks.15.conv2.weight"):
+    for name in ("embedding.weight", "stem.weight", "blocks.2.after.weight"):
         assert decayed[name].norm() < 0.9 * plain[name].norm()
 
 
