@@ -51,14 +51,17 @@ class RefuseSynchronisation(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def small_training(loss_name, *, backbone="resnet34", width=40, frames=30):
-    """Return (step function, function that draws inputs, network) of a training with features on the device."""
+SMALL_BACKBONE = {"channels": 16, "pooling": "mean"}
+
+
+def small_training(loss_name, *, backbone="", width=40, frames=30):
+    """Return (step function, function that draws inputs, network) of a training with features on the device.
+
+    Without the name of a backbone it is a small ECAPA.
+    """
     torch.manual_seed(0)
-    settings = (
-        {"pooling": "mean", "stem_order": "norm-relu"}
-        if backbone == "resnet34"
-        else PARAMS.settings("backbones", backbone)
-    )
+    settings = PARAMS.settings("backbones", backbone) if backbone else SMALL_BACKBONE
+    backbone = backbone or "ecapa"
     network = backbones.build(backbone, dim=8, width=width, encoder=None, **settings).train()
     loss = losses.build(loss_name, num_systems=4, dim=8, **PARAMS.losses[loss_name])
     groups = [*network.param_groups(1e-3), ParamGroup([*loss.parameters()], 1e-3)]
