@@ -68,7 +68,7 @@ SUITES: dict[str, list[str]] = {
     "models/losses/subcenter_aamsoftmax.py": LOSS_TESTS,
     "models/losses/triplet.py": LOSS_TESTS,
 }  # fmt: skip
-# (module, line of code after the change) -> why no result can differ
+# (module, "line of code | change") -> why no result can differ
 EQUIVALENT: dict[tuple[str, str], str] = {}
 PRELOADED = [
     "numpy", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.linear_model", "sklearn.isotonic", "torch",
@@ -351,11 +351,10 @@ def choose_mutants(modules: Sequence[str], sample: int | None) -> dict[str, list
         rooms: dict[str, list[tuple[str, int]]] = {}
         for module, number in mutants:
             rooms.setdefault(name_room(module), []).append((module, number))
-        generator = random.Random(0)
         mutants = [
             mutant
-            for of_room in rooms.values()
-            for mutant in sorted(generator.sample(of_room, min(sample, len(of_room))))
+            for room, of_room in rooms.items()
+            for mutant in sorted(random.Random(room).sample(of_room, min(sample, len(of_room))))
         ]
     chosen: dict[str, list[int]] = {}
     for module, number in mutants:
