@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from makermark.scoring.calibration import (
+    SLOPE_PENALTY,
     cllr,
     empirical_cross_entropy,
     expected_calibration_error,
@@ -98,6 +101,16 @@ def test_calibration_of_separable_scores_is_finite():
     )
     assert np.isfinite(calibration).all()
     assert calibration.slope > 0
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+def test_slope_of_separable_scores_depends_on_the_penalty_and_not_on_the_number_of_trials(copies):
+    """Scores -3 and 3 have the spread 3: the slope w of score / 3 minimises log(1 + e^-w) + penalty / 2 * w^2."""
+    scores = np.tile([-3.0, 3.0], copies)
+    expected = brentq(lambda w: SLOPE_PENALTY * w - expit(-w), 0, 100)
+    calibration = fit_calibration(scores, scores > 0, prior=0.5)
+    assert 3 * calibration.slope == pytest.approx(expected, rel=1e-3)
+    assert calibration.offset == pytest.approx(0, abs=1e-3)
 
 
 def test_pav_worked_by_hand():

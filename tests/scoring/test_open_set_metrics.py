@@ -152,12 +152,13 @@ def test_open_set_metrics_equal_scikit_learn_with_ties(rows):
     assert metrics["eer_percent"] == pytest.approx(100 * meeting, abs=1e-6) or (np.diff(fpr) == 0).any()
 
 
+@pytest.mark.parametrize("shift", [0.7, -3.0])  # of the known utterances: above, and all below
 @pytest.mark.parametrize("decimals", [1, 6])  # with many ties, and with none
-def test_open_set_intervals_equal_quantiles_over_resamples_scored_one_by_one(decimals):
+def test_open_set_intervals_equal_quantiles_over_resamples_scored_one_by_one(decimals, shift):
     rng = np.random.default_rng(1)
     column = np.repeat(np.arange(9), rng.integers(3, 12, 9))
     known = column < 4
-    scores = np.round(rng.normal(size=len(column)) + 0.7 * known, decimals)
+    scores = np.round(rng.normal(size=len(column)) + shift * known, decimals)
     systems = np.array([f"s{i}" for i in column])
     metrics = compute_metrics(scores, known, systems=systems, samples=60, seed=5)
     resampled = []

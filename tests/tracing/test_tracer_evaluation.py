@@ -7,17 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from makermark.scoring.calibration import cllr
+from makermark.scoring.calibration import cllr, min_cllr
 from makermark.scoring.pairs.intervals import quantile_levels
 from makermark.tracing import evaluation
-from makermark.tracing.bundle import ClipSet
-from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
+from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
+from makermark.tracing.decision import FAMILY, LOG10, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Decisions
 from makermark.tracing.evaluation import (
     WeightedPercent,
     bootstrap_over_systems,
     classify_outcomes,
+    evaluate_bonafide,
+    evaluate_clips,
     evaluate_comparison,
+    evaluate_tracer,
     reliability_curves,
+    system_trials,
     trial_metric,
     weighted_mean,
 )
@@ -66,6 +70,187 @@ def test_outcomes_worked_by_hand():
     systems, families, conclusions, names, outcomes = map(list, zip(*cases, strict=True))
     clips = clip_set(systems, families=families)
     assert classify_outcomes(decisions(conclusions, names), clips).tolist() == outcomes
+
+
+# Evaluation of clips
+
+KNOWN = ["a", "b", "c"]
+LIMIT = 2.0  # of the LLRs, on both sides
+
+
+def given_clips():
+    """Return clips of three known and two unknown systems, and a tracer with random, fixed decisions on them.
+
+    The amount of speech of a clip is unique and determines the decision.
+    """
+    rng = np.random.default_rng(6)
+    systems = [name for name, count in zip("abcuv", (7, 6, 5, 6, 4), strict=True) for _ in range(count)]
+    count = len(systems)
+    clips = clip_set(
+        systems, families=["F" if name in "ab" else "" for name in systems], speech=[0.5 + n for n in range(count)]
+    )  # fmt: skip
+    own = np.array(systems)[:, None] == np.array(KNOWN)
+    llrs = rng.normal(scale=3.0, size=(count, 3)) + 4 * own
+    posteriors = rng.dirichlet(np.ones(4), size=count)
+    conclusions = rng.choice(
+        [ONE_SYSTEM, FAMILY, UNKNOWN, TOO_LITTLE_SPEECH], size=count, p=[0.5, 0.2, 0.2, 0.1]
+    )
+    names = [
+        {ONE_SYSTEM: KNOWN[number % 3], FAMILY: "F"}.get(conclusion, "")
+        for number, conclusion in enumerate(conclusions)
+    ]
+    whole = Decisions(
+        llrs=llrs,
+        posteriors=posteriors[:, :3],
+        posterior_unknown=posteriors[:, 3],
+        in_set=rng.random((count, 3)) < 0.5,
+        conclusions=conclusions.tolist(),
+        names=names,
+        reasons=[""] * count,
+    )
+
+    def decide(embeddings, speech):
+        rows = (speech - 0.5).astype(int)
+        assert len(embeddings) == len(rows)
+        return Decisions(
+            whole.llrs[rows], whole.posteriors[rows], whole.posterior_unknown[rows], whole.in_set[rows],
+            *([values[row] for row in rows] for values in (whole.conclusions, whole.names, whole.reasons)),
+        )  # fmt: skip
+
+    tracer = SimpleNamespace(
+        gallery=SimpleNamespace(systems=KNOWN),
+        settings=SimpleNamespace(prior_known=0.7),
+        calibration=SimpleNamespace(limit=lambda llrs: np.clip(llrs, -LIMIT, LIMIT)),
+        decide=decide,
+    )
+    return tracer, clips
+
+
+def percent(flags):
+    return 100 * sum(flags) / len(flags)
+
+
+def test_metrics_of_clips_equal_those_of_loops():
+    tracer, clips = given_clips()
+    metrics = evaluate_clips(tracer, clips, bootstrap_samples=30, seed=3)
+    made = tracer.decide(clips.embeddings, clips.speech_seconds)
+    systems = clips.systems.tolist()
+    rows = range(len(systems))
+    known = [row for row in rows if systems[row] in KNOWN]
+    unknown = [row for row in rows if systems[row] not in KNOWN]
+    assert (metrics["seen_clips"], metrics["unseen_clips"]) == (18, 10)
+    assert (metrics["seen_systems"], metrics["unseen_systems"]) == (3, 2)
+    assert metrics["median_speech_s"] == 14.0  # of 0.5, 1.5, ..., 27.5
+    best = [KNOWN[int(np.argmax(made.llrs[row]))] for row in rows]
+    assert metrics["identification_percent"] == pytest.approx(
+        percent([best[row] == systems[row] for row in known])
+    )
+    covered = [made.in_set[row, KNOWN.index(systems[row])] for row in known]
+    assert metrics["coverage_percent"] == pytest.approx(percent(covered))
+    assert metrics["candidates_mean"] == pytest.approx(
+        sum(made.in_set[row].sum() for row in known) / len(known)
+    )
+    trials = [
+        (min(max(made.llrs[row, s], -LIMIT), LIMIT), systems[row] == KNOWN[s])
+        for row in rows
+        for s in range(3)
+    ]
+    limited, target = map(np.array, zip(*trials, strict=True))
+    assert metrics["cllr"] == pytest.approx(cllr(limited, target))
+    assert metrics["min_cllr"] == pytest.approx(min_cllr(limited, target))
+    for group, among in (("seen", known), ("unseen", unknown)):
+        kinds = [
+            "too_little" if made.conclusions[row] == TOO_LITTLE_SPEECH
+            else "unknown" if made.conclusions[row] == UNKNOWN
+            else "correct" if made.conclusions[row] == ONE_SYSTEM and made.names[row] == systems[row]
+            else "family" if made.conclusions[row] == FAMILY and systems[row] in "ab"
+            else "wrong"
+            for row in among
+        ]  # fmt: skip
+        for kind in ("correct", "family", "wrong", "unknown", "too_little"):
+            assert metrics[f"{group}_{kind}_percent"] == pytest.approx(percent([k == kind for k in kinds]))
+    assert len(set(kinds)) > 2
+    tops = made.llrs.max(axis=1)
+    above = [tops[one] > tops[other] for one in known for other in unknown]
+    assert metrics["auroc_percent"] == pytest.approx(percent(above))
+    accepted = sorted(tops[known])[0]  # 95 % of 18 clips are all of them
+    assert metrics["fpr95_percent"] == pytest.approx(percent([tops[row] >= accepted for row in unknown]))
+    for name in ("auroc_percent", "fpr95_percent", "identification_percent", "cllr"):
+        low, high = metrics[f"{name}_ci95"]
+        assert low < high
+    again, other = (evaluate_clips(tracer, clips, bootstrap_samples=30, seed=seed) for seed in (3, 4))
+    assert again == metrics
+    assert all(other[f"{name}_ci95"] != metrics[f"{name}_ci95"] for name in ("auroc_percent", "cllr"))
+
+
+def test_posterior_error_gives_known_and_unknown_systems_their_priors():
+    """The mean over bins of |posterior - share of correct answers|, with `unknown` as an answer."""
+    tracer, clips = given_clips()
+    metrics = evaluate_clips(tracer, clips, bootstrap_samples=2, seed=0)
+    made = tracer.decide(clips.embeddings, clips.speech_seconds)
+    weight, predicted, hits = np.zeros(10), np.zeros(10), np.zeros(10)
+    for row, system in enumerate(clips.systems):
+        answers = [*made.posteriors[row], made.posterior_unknown[row]]
+        top = int(np.argmax(answers))
+        truth = KNOWN.index(system) if system in KNOWN else 3
+        share = 0.7 / 18 if system in KNOWN else 0.3 / 10
+        number = min(int(answers[top] * 10), 9)
+        weight[number] += share
+        predicted[number] += share * answers[top]
+        hits[number] += share * (top == truth)
+    assert metrics["posterior_error_percent"] == pytest.approx(100 * np.abs(predicted - hits).sum())
+
+
+@pytest.mark.parametrize(("kept", "missing"), [("abc", "unseen"), ("uv", "seen")])
+def test_metrics_that_the_clips_do_not_allow_are_none(kept, missing):
+    tracer, clips = given_clips()
+    part = clips.select(np.isin(clips.systems, list(kept)))
+    metrics = evaluate_clips(tracer, part, bootstrap_samples=5, seed=0)
+    assert metrics[f"{missing}_clips"] == metrics[f"{missing}_systems"] == 0
+    names = ["auroc_percent", "fpr95_percent", "posterior_error_percent", f"{missing}_wrong_percent"]
+    names += ["identification_percent", "candidates_mean", "cllr"] if missing == "seen" else []
+    assert [metrics[name] for name in names] == [None] * len(names)
+    assert (metrics["cllr"] is None) == (missing == "seen")
+
+
+def test_tracer_is_evaluated_at_each_length_and_on_whole_utterances():
+    tracer, clips = given_clips()
+    seconds = np.array([WHOLE_UTTERANCE, 1.0, 2.5])[np.arange(len(clips.systems)) % 3]
+    mixed = ClipSet(clips.rows.assign(seconds=seconds), clips.embeddings)
+    metrics = evaluate_tracer(tracer, mixed, bootstrap_samples=4, seed=1)
+    assert list(metrics) == ["1s", "2.5s", "whole"]
+    for name, length in (("1s", 1.0), ("2.5s", 2.5), ("whole", WHOLE_UTTERANCE)):
+        part = clips.select(seconds == length)
+        assert metrics[name] == evaluate_clips(tracer, part, bootstrap_samples=4, seed=1)
+    llrs, target = system_trials(tracer, mixed)
+    part = clips.select(seconds == WHOLE_UTTERANCE)
+    made = tracer.decide(part.embeddings, part.speech_seconds)
+    expected = [
+        (min(max(llr, -LIMIT), LIMIT), system == name)
+        for system, row in zip(part.systems, made.llrs, strict=True)
+        for name, llr in zip(KNOWN, row, strict=True)
+    ]
+    assert list(zip(llrs.tolist(), target.tolist(), strict=True)) == expected
+
+
+def test_human_speech_is_counted_by_hand():
+    """Of five clips, three are named and one has too little speech; three largest LLRs are above 0, one above LIMIT."""
+    made = decisions(
+        [ONE_SYSTEM, FAMILY, UNKNOWN, TOO_LITTLE_SPEECH, ONE_SYSTEM], ["a", "F", "", "", "b"],
+        llrs=[[9.0, 1.0], [-1.0, 0.5], [-3.0, -0.5], [-9.0, 0.0], [0.25, 0.125]],
+    )  # fmt: skip
+    tracer = SimpleNamespace(
+        calibration=SimpleNamespace(limit=lambda llrs: np.clip(llrs, -LIMIT, LIMIT)),
+        decide=lambda embeddings, speech: made,
+    )
+    clips = clip_set(["people"] * 5, seconds=[1.0] * 5)
+    results = evaluate_bonafide(tracer, clips)
+    assert list(results) == ["1s", "whole"]
+    assert results["1s"] == {
+        "clips": 5, "named_percent": 60, "too_little_percent": 20, "ratio_above_1_percent": 60,
+        "largest_log10_lr": pytest.approx(LIMIT / LOG10),
+    }  # fmt: skip
+    assert evaluate_bonafide(tracer, None) is None
 
 
 # Comparison

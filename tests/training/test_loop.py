@@ -4,19 +4,24 @@ The backbone is the smallest that has batch statistics: a step takes a sixth of 
 """
 
 import math
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from memory_caches import memory_cache
 from torch import nn
 
 from makermark.foundation.errors import TrainingError
 from makermark.models import backbones, losses
-from makermark.models.backbones.base import ParamGroup
+from makermark.models.backbones.base import Backbone, ParamGroup
 from makermark.models.extraction import embed_rows
+from makermark.models.losses.base import Loss
 from makermark.scoring.pairs import score_all_pairs
-from makermark.training import samplers
-from makermark.training.loop import build_optimizer, train
+from makermark.training import loop, samplers
+from makermark.training.crops import HostCrops
+from makermark.training.loop import build_optimizer, train, train_epoch
 from makermark.training.resume import ResumeFile, TrainingState
 
 EPOCHS = 4
@@ -101,6 +106,233 @@ def run_training(
 
 def are_equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# One epoch, and the order of epochs, evaluations and states, with a network of one layer
+
+
+class OneLayer(Backbone):
+    """A linear layer on the mean over time of one band. It records the first value of every crop it is trained on."""
+
+    front_end = "fbank"
+    min_frames = 1
+    supports_cuda_graph = True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 2)
+        self.trained_on = []
+
+    def forward(self, features, lengths=None):
+        assert self.training
+        self.trained_on += features[:, 0, 0].tolist()
+        return self.layer(features.float().mean(dim=1))
+
+
+class SquaredLength(Loss):
+    """The mean squared length of the embeddings; records the labels."""
+
+    needs_groups = False
+
+    def __init__(self):
+        super().__init__()
+        self.labels = []
+
+    def forward(self, embeddings, systems):
+        self.labels += systems.tolist()
+        return embeddings.square().sum(dim=1).mean()
+
+
+class FixedSampler:
+    """The same batches in every epoch."""
+
+    makes_groups = False
+
+    def __init__(self, *batches):
+        self._batches = [np.array(batch) for batch in batches]
+        self.epochs = []
+
+    def __len__(self):
+        return len(self._batches)
+
+    def batches(self, epoch):
+        self.epochs.append(epoch)
+        return self._batches
+
+
+class States:
+    """Stands for the resume file: restores a given state and stores those that are saved."""
+
+    def __init__(self, restored=None):
+        self.restored, self.saved, self.rates = restored, [], []
+
+    def restore(self, modules, optimizer):
+        return self.restored
+
+    def save(self, state, modules, optimizer):
+        self.saved.append(state)
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def train_one_layer(*, rows, labels, epochs=3, every=2, eers=(), restored=None, reported=None):
+    """Train OneLayer on frames that hold their row number; return (result, network, loss, states, evaluated)."""
+    torch.manual_seed(0)
+    network, loss, states, evaluated = OneLayer(), SquaredLength(), States(restored), []
+    values = iter(eers)
+
+    def evaluate(module):
+        assert module is network
+        assert not network.training
+        evaluated.append({name: weight.clone() for name, weight in network.state_dict().items()})
+        return next(values)
+
+    result = train(
+        network,
+        loss,
+        FixedSampler(range(len(labels)), range(len(labels))),
+        cache=memory_cache(np.ones(2 * len(rows), int), width=1),
+        rows=np.array(rows),
+        labels=np.array(labels),
+        crop_frames=1,
+        epochs=epochs,
+        warmup_epochs=0.0,
+        peak_learning_rate=0.1,
+        weight_decay=0.0,
+        evaluate=evaluate,
+        evaluate_every_epochs=every,
+        seed=5,
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        features_on="host",
+        deterministic=False,
+        resume=states,
+        report=(reported if reported is not None else []).append,
+    )
+    return result, network, loss, states, evaluated
+
+
+def run_epoch(*, epoch=2, seed=0, values=(1.0, 4.0)):
+    """Run one of four epochs of 3 + 4 utterances, with a step that returns `values`; return what it received."""
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD(
+        [{"params": [w], "peak": p} for w, p in zip(weights, (1.0, 0.2), strict=True)]
+    )
+    received, values = [], iter(values)
+
+    def step(inputs):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        received.append(
+            (rates, inputs.targets.tolist(), inputs.crops[0].flatten().tolist(), torch.initial_seed())
+        )
+        return torch.tensor(next(values))
+
+    sampler = FixedSampler([0, 1, 2], [3, 4, 5, 6])
+    crops = HostCrops(memory_cache(np.full(14, 50), width=1), np.arange(7), frames=2)
+    metrics = train_epoch(
+        step, SquaredLength(), sampler, optimizer, crops, epoch=epoch, epochs=4, labels=np.arange(7) + 10,
+        warmup_epochs=1.5, seed=seed,
+    )  # fmt: skip
+    assert sampler.epochs == [epoch]
+    return metrics, received
+
+
+def test_epoch_worked_by_hand(monkeypatch):
+    """The third epoch has the steps 4 and 5 of 8, after a warm-up of 3. Every look at the clock is a second later.
+
+    The clock is read at the start, before and after the inputs of two batches, and at the end.
+    """
+    clock = count(100)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    metrics, received = run_epoch()
+    first, second = 0.5 * (1 + math.cos(0.3 * math.pi)), 0.5
+    assert [rates for rates, *_ in received] == [
+        pytest.approx([first, 0.2 * first]), pytest.approx([second, 0.2 * second])
+    ]  # fmt: skip
+    assert [targets for _, targets, *_ in received] == [[10, 11, 12], [13, 14, 15, 16]]
+    assert metrics == {
+        "epoch": 3, "loss": 2.5, "learning_rate": pytest.approx(0.1), "train_seconds": 5,
+        "data_wait_percent": 40, "utterances_per_s": pytest.approx(7 / 5),
+    }  # fmt: skip
+
+
+def test_epoch_draws_from_seed_and_epoch():
+    """The crops and the seed of torch's generator are others in another epoch and with another seed."""
+    received, again, later, other = (
+        run_epoch(epoch=epoch, seed=seed)[1] for epoch, seed in ((2, 0), (2, 0), (3, 0), (2, 1))
+    )
+    assert received == again
+    for different in (later, other):
+        assert received[0][2] != different[0][2]
+        assert received[0][3] != different[0][3]
+
+
+@pytest.mark.parametrize("values", [(1.0, math.nan), (math.inf, 1.0)])
+def test_epoch_with_a_loss_that_is_not_finite_raises(values):
+    with pytest.raises(TrainingError, match=r"epoch 3: the loss is (nan|inf); lower train.learning_rate"):
+        run_epoch(values=values)
+
+
+def test_train_evaluates_at_the_interval_and_at_the_end_and_saves_every_state():
+    reported = []
+    result, network, _, states, evaluated = train_one_layer(
+        rows=[0, 1], labels=[7, 8], epochs=5, eers=[4.0, 3.0, 3.0], reported=reported
+    )
+    eers = [metrics.get("dev_eer_percent") for metrics in result.history]
+    assert eers == [None, 4.0, None, 3.0, 3.0]
+    assert [metrics["epoch"] for metrics in reported] == [1, 2, 3, 4, 5]
+    assert reported == result.history
+    assert [state.epoch for state in states.saved] == [1, 2, 3, 4, 5]
+    assert [state.best_epoch for state in states.saved] == [0, 2, 2, 4, 4]
+    assert [state.best_eer_percent for state in states.saved] == [math.inf, 4.0, 4.0, 3.0, 3.0]
+    assert states.saved[-1].history == result.history
+    assert (result.best.epoch, result.best.eer_percent) == (4, 3.0)
+    for name, weight in evaluated[1].items():
+        assert torch.equal(result.best.weights[f"backbone/{name}"], weight)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(evaluated[1].values(), evaluated[2].values(), strict=True)
+    )
+    assert all(torch.equal(evaluated[2][name], weight) for name, weight in network.state_dict().items())
+
+
+def test_train_continues_after_the_restored_epoch_and_reports_the_earlier_ones():
+    earlier = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "dev_eer_percent": 1.5}]
+    reported = []
+    result, _, loss, states, _ = train_one_layer(
+        rows=[0, 1], labels=[7, 8], epochs=3, eers=[2.0], reported=reported,
+        restored=TrainingState(2, earlier, 2, 1.5, {"backbone/layer.bias": torch.ones(2)}),
+    )  # fmt: skip
+    assert [metrics["epoch"] for metrics in reported] == [1, 2, 3]
+    assert reported[:2] == earlier
+    assert len(loss.labels) == 4  # one epoch of two batches
+    assert (result.best.epoch, result.best.eer_percent) == (2, 1.5)
+    assert result.best.weights["backbone/layer.bias"].tolist() == [1, 1]
+    assert [state.epoch for state in states.saved] == [3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "pairs"),
+    [
+        ([0, 1], {(0, 7), (1, 8)}),
+        ([0, 1, 2, 3], {(0, 7), (2, 7), (1, 8), (3, 8)}),
+        ([0, 1, 2, 3, 4, 5], {(0, 7), (2, 7), (4, 7), (1, 8), (3, 8), (5, 8)}),
+    ],
+)
+def test_train_draws_every_variant_of_an_utterance_with_its_label(rows, pairs):
+    """The first two rows are the utterances; each further two are augmented copies of them."""
+    _, network, loss, _, _ = train_one_layer(rows=rows, labels=[7, 8], epochs=16, every=99, eers=[1.0])
+    assert set(zip(network.trained_on, loss.labels, strict=True)) == pairs
+
+
+def test_train_on_a_cpu_captures_no_graph_and_has_plain_learning_rates(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a graph on a CPU")
+
+    monkeypatch.setattr(loop, "GraphedStep", refuse)
+    states = train_one_layer(rows=[0], labels=[7], epochs=1, eers=[1.0])[3]
+    assert isinstance(states.rates[0], float)
+
+
+# Whole trainings
 
 
 @pytest.fixture(scope="module")

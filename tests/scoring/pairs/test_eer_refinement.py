@@ -9,6 +9,7 @@ from makermark.scoring.pairs.eer_refinement import (
     FINE_COUNTERS_PER_TRIAL,
     MIN_FINE_COUNTERS,
     choose_fine_counters,
+    index_curves,
 )
 from makermark.scoring.pairs.tiling import (
     all_pairs,
@@ -62,6 +63,33 @@ def test_all_pairs_returns_every_pair_once_with_its_cosine(tiling):
     assert np.all(first < second)
     exact = np.sum(tiling.rows[first].astype(np.float64) * tiling.rows[second], axis=1)
     np.testing.assert_allclose(scores, exact, atol=3e-7)
+
+
+@pytest.mark.parametrize("strata", [None, ["x", "y"], ["x", "y", "z"]])
+def test_block_belongs_to_the_curves_of_its_systems_and_of_its_stratum(strata):
+    """Set 0 is everything, set 1 + t stratum t. The curve of a set has its number, those of its systems follow."""
+    rng = np.random.default_rng(1)
+    systems, row_strata = rng.choice(list("abcd"), 60), rng.choice(strata or ["x"], 60)
+    tiling = tile_embeddings(rng.normal(size=(60, 3)), systems, row_strata if strata else None)
+    curves = index_curves(tiling)
+    sets, count = 1 + len(strata or []), len(tiling.systems)
+    assert (curves.sets, curves.systems, curves.count) == (sets, count, sets * (1 + count))
+    blocks = zip(*tiling.block_systems(), *tiling.block_strata(), strict=True)
+    kinds = set()
+    for number, (first, second, stratum, other) in enumerate(blocks):
+        expected = [0, sets + first] + [sets + second] * int(first != second)
+        if strata and stratum == other:
+            own = 1 + stratum
+            expected += [own, sets + own * count + first] + [sets + own * count + second] * int(
+                first != second
+            )
+            assert curves.system_curve(own, first) in expected
+        assert sorted(curves.of_block[number][curves.of_block[number] >= 0]) == sorted(expected)
+        assert set(curves.of_block[number]) <= {-1, *expected}
+        assert curves.kinds[number] == (first == second)
+        assert curves.set_of_block[number] == (1 + stratum if strata and stratum == other else 0)
+        kinds.add((first == second, stratum == other))
+    assert len(kinds) == (4 if strata else 2)
 
 
 def test_bin_floors_are_the_lowest_scores_of_their_bins(tiling):
