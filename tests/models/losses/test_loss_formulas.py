@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from makermark.foundation.errors import ParamsError
 from makermark.foundation.params import read_params
 from makermark.models.losses import LOSSES, build
+from makermark.models.losses.aamsoftmax import cosine_with_margin
 
 SETTINGS = read_params(Path(__file__).parents[3] / "params.yaml").losses
 DIM = 6
@@ -120,6 +121,14 @@ def test_aamsoftmax_equals_continuation_beyond_pi_minus_margin() -> None:
     angles = [math.acos(cosine(x, d).item()) for x, d in zip(opposed, loss.directions, strict=True)]
     assert min(angles) > math.pi - loss.margin
     assert_equals_naive("aamsoftmax", opposed.requires_grad_(), torch.arange(NUM_SYSTEMS))
+
+
+@pytest.mark.parametrize("margin", [0.2, 0.5, 1.5])
+def test_cosine_with_margin_at_the_limit_is_that_of_a_straight_angle(margin: float) -> None:
+    """At the angle pi - m, cos(a + m) is -1; only beyond it cos a - m sin m is returned."""
+    at_limit = torch.tensor([[-math.cos(margin), math.sin(margin)]], dtype=torch.float64)
+    value = cosine_with_margin(at_limit, torch.tensor([[1.0, 0.0]], dtype=torch.float64), margin)
+    assert value.item() == pytest.approx(-1, abs=1e-12)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
@@ -332,6 +341,23 @@ def test_ge2e_of_the_trainer_averages_raw_embeddings_and_clamps_cosines(labels: 
 def test_ge2e_raises_for_unknown_variant() -> None:
     with pytest.raises(ParamsError, match=r"unknown variant 'wan'; it must be one of"):
         build("ge2e", num_systems=3, dim=4, **SETTINGS["ge2e"] | {"variant": "wan"})
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e25])
+def test_npair_of_ordinary_rows_beside_huge_ones_has_their_gradients(factor: float) -> None:
+    """The inner products of the ordinary rows are not lost when those of the huge rows must not overflow."""
+    embeddings, systems = batch_of([0, 0, 0, 1, 1, 1, 2, 2])
+    with torch.no_grad():
+        embeddings[0] *= factor
+        embeddings[1:, 0] = 0  # orthogonal to the huge row
+        embeddings[0, 1:] = 0
+    mixed = embeddings.detach().float().requires_grad_()
+    exact = mixed.detach().double().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_of("npair").float()(mixed, systems), mixed)
+    (expected,) = torch.autograd.grad(NAIVE["npair"](loss_of("npair"), exact, systems), exact)
+    assert expected[1:, 1:].abs().amax(1).min() > 1e-3
+    torch.testing.assert_close(gradient[1:, 1:].double(), expected[1:, 1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient[:, 0].double(), expected[:, 0], rtol=1e-4, atol=1e-4 * factor)
 
 
 @pytest.mark.parametrize("factor", [1e15, 1e20, 1e30])

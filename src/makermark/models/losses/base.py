@@ -192,9 +192,9 @@ def full_precision(embeddings: Tensor) -> Iterator[Tensor]:
 def double_precision(embeddings: Tensor) -> Iterator[Tensor]:
     """Disable autocast and yield the embeddings in float64, which holds the squares of all float32 numbers.
 
-    For losses over inner products or distances of embeddings that are not normalised: at 1e20 those overflow in
-    float32. It costs time: a pass of N-pair takes 2.0 times as long as in float32, of Proto 1.4 times (288 x 50, one
-    thread of an AVX2 processor). MPS has no float64; there the embeddings are yielded in float32.
+    For losses over distances of embeddings that are not normalised: at 1e20 those overflow in float32. It costs time: a
+    pass of Proto takes 1.4 times as long as in float32 (288 x 50, one thread of an AVX2 processor). MPS has no float64;
+    there the embeddings are yielded in float32.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         yield embeddings.float() if embeddings.device.type == "mps" else embeddings.double()

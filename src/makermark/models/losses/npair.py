@@ -9,11 +9,9 @@ from makermark.models.losses.base import (
     Groups,
     Loss,
     check_non_negative,
-    double_precision,
+    full_precision,
     group_by_system,
-    loss_dtype,
     query_index,
-    saturate,
     with_precomputed_grad,
 )
 
@@ -43,20 +41,25 @@ class NPair(Loss):
 
     def forward(self, embeddings: Tensor, systems: Tensor | Groups) -> Tensor:
         batch = group_by_system(systems, loss="npair")
-        with double_precision(embeddings) as x:
-            loss, grad = loss_and_grad(x.detach(), batch, reg=self.reg)
-            dtype = loss_dtype(embeddings)
-            return with_precomputed_grad(embeddings.to(dtype), saturate(loss, dtype), saturate(grad, dtype))
+        with full_precision(embeddings) as x:
+            return with_precomputed_grad(x, *loss_and_grad(x.detach(), batch, reg=self.reg))
 
 
 @torch.no_grad()
 def loss_and_grad(x: Tensor, batch: Groups, *, reg: float) -> tuple[Tensor, Tensor]:
-    """Return the scalar loss of x (B, D) and its gradient (B, D).
+    """Return the scalar loss of x (B, D) and its gradient (B, D); numbers beyond the range become its largest.
 
     The anchors of a round are positives in all other rounds, so one table holds all inner products of anchors and
     positives: (R, C, R, C), each by round and system. The positives of a round differ from the anchors of another
     round only where systems differ in size.
+
+    The inner products are those of scaled embeddings, which do not overflow. Only their differences to the largest one
+    of an anchor and round are scaled back.
     """
+    limit = torch.finfo(x.dtype).max
+    scale = product_scale(x)
+    unscale = (1 / scale).square().clamp(max=limit)  # of inner products
+    x = x * scale
     table = (*batch.sorted_index.shape, *batch.sorted_index.shape)
     rows = query_index(x, batch).flatten()  # (R C,)
     queries = x[rows]
@@ -64,18 +67,34 @@ def loss_and_grad(x: Tensor, batch: Groups, *, reg: float) -> tuple[Tensor, Tens
     positives = positive_index(batch) if len(x) < len(rows) else None
     if positives is not None:
         products = products.gather(1, positives)
-    share = products.view(table).log_softmax(3)
+    share = products.view(table)
+    share -= share.amax(3, keepdim=True)
     own = share.diagonal(dim1=1, dim2=3)  # (R, R, C): anchor and positive of one system
     choices = own.numel() - len(rows)
-    loss = (own.diagonal().sum() - own.sum()) / choices
-    share.exp_()  # gradient by the products: the softmax, minus 1 for the own system
+    gap = own.diagonal().sum() - own.sum()
+    total = share.mul_(unscale).exp_().sum(3, keepdim=True)  # (R, C, R, 1)
+    log_total = total.log()[..., 0]
+    loss = gap / choices * unscale + (log_total.sum() - log_total.diagonal(dim1=0, dim2=2).sum()) / choices
+    share /= total  # gradient by the products: the softmax, minus 1 for the own system
     own.sub_(1)
     share.diagonal(dim1=0, dim2=2).zero_()  # an anchor is not its own positive
     share = share.view_as(products)
     if positives is not None:
         share = torch.zeros_like(share).scatter_add_(1, positives, share)
     grad = (x * (2 * reg / len(x))).index_add_(0, rows, (share + share.T) @ queries, alpha=1 / choices)
-    return loss + x.square().sum() * (reg / len(x)), grad
+    loss = loss + x.square().sum() * (reg / len(x)) * unscale
+    return loss.clamp(max=limit), (grad / scale).clamp(-limit, limit)
+
+
+def product_scale(x: Tensor) -> Tensor:
+    """Return a factor () with which the inner products of the rows of x (B, D) are finite in float32.
+
+    A power of two adds no rounding. It is 1 up to components of 2^50, and no smaller than needed: the products of
+    short rows beside long ones must not vanish.
+    """
+    largest = x.abs().amax()
+    scale = torch.ones_like(largest).masked_fill(largest > 2.0**50, 2.0**-40)
+    return scale.masked_fill(largest > 2.0**90, 2.0**-78)
 
 
 def positive_index(batch: Groups) -> Tensor:
