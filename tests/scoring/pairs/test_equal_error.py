@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makermark.scoring.pairs import equal_error_rate
+from makermark.scoring.pairs.error_rates import interpolate_crossing
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,16 @@ def test_equal_error_rate_is_where_the_piecewise_linear_roc_crosses_the_diagonal
     part = gap / (gap + false_accept[after] - miss[after])
     expected = false_accept[after - 1] + part * (false_accept[after] - false_accept[after - 1])
     assert equal_error_rate(targets, nontargets) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("miss", "false_accept", "expected"),
+    [
+        ([1.0, 0.5, 0.0], [0.0, 0.25, 1.0], 0.4),  # a fifth of the way from (0.5, 0.25) to (0, 1)
+        ([1.0, 0.5, 0.2], [0.0, 0.5, 1.0], 0.5),  # at a point
+        ([1.0, 0.75, 0.0], [0.0, 0.25, 0.25], 0.25),
+        ([0.2, 0.1], [0.3, 0.9], 0.3),  # before the first point
+    ],
+)
+def test_interpolated_crossing_worked_by_hand(miss, false_accept, expected):
+    assert interpolate_crossing(np.array(miss), np.array(false_accept)) == pytest.approx(expected)
