@@ -103,6 +103,11 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         'reached = np.einsum("dc,dc->d", rising[middle], weights) >= minimum | GtE -> Gt',
     ): "a whole number is never equal to 0.95 - 1e-12 times another",
     (
+        "models/losses/triplet.py",
+        "bound = positive.maximum(farthest.nextafter(farthest + 1))  # at least one negative is beyond the bound"
+        " | 1 -> 2",
+    ): "nextafter takes only the direction from it",
+    (
         "training/loop.py",
         'log.info("%s runs eagerly: its step cannot be captured as a CUDA graph", type(backbone).__name__)'
         " | statement left out",
