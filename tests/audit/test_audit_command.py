@@ -38,14 +38,31 @@ def test_manifest_is_audited_with_its_audio(folder, tmp_path):
     report = json.loads((tmp_path / "a.json").read_text())
     assert report["corpus"] == "vowels"
     assert report["shortcuts"]["files"] == 36
-    assert report["shortcuts"]["properties"]["sample_rate_hz"]["balanced_accuracy_percent"] == pytest.approx(
-        100 / 3
-    )
+    sample_rate = report["shortcuts"]["properties"]["sample rate"]
+    assert sample_rate["balanced_accuracy_percent"] == pytest.approx(100 / 3)
+    assert sample_rate["ratio_to_chance"] == pytest.approx(1)
+    assert set(report["shortcuts"]["together"]["recalls_percent"]) == {"slow", "middle", "fast"}
     markdown = (tmp_path / "a.md").read_text()
     assert markdown.startswith("# Audit of vowels\n\n## Splits\n\n| split |")
     for finding in report["findings"]:
         assert finding["says"] in markdown
         assert finding["remedy"] in markdown
+    table = markdown.split("## Prediction of the system from simple properties of the audio")[1].split("##")[
+        0
+    ]
+    names = [
+        "sample rate",
+        "bandwidth",
+        "level",
+        "silence",
+        "- silence before",
+        "- silence after",
+        "- pauses",
+        "duration",
+    ]
+    lines = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    assert lines == [f"| {name}" for name in ["property", "---", *names, "all 5", "all 5, forest"]]
+    assert max(map(len, output.splitlines())) <= 80
     assert "3 of 3 systems have only one language" in " ".join(output.split())
 
 

@@ -2,12 +2,17 @@
 
 import io
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from makermark.audit import audit
+from makermark.audit.audio_properties import MEASUREMENTS
+from makermark.audit.findings import DESCRIBE
 from makermark.audit.report import MAX_NAMES, render_markdown, render_terminal
+from makermark.audit.shortcut_sections import list_shortcut_sections
+from makermark.audit.shortcuts import predict_systems
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +27,20 @@ def report():
         columns=["split", "system", "path"],
     )
     families = rows["system"].where(rows["system"] == "vits|x", "[bold]one")
-    properties = {"level_dbfs": {"balanced_accuracy_percent": 43.21, "eta_squared": 0.5, "remedy": "none"}}
-    shortcuts = {
-        "files": 1234, "unusable_files": 2, "unusable": [], "systems": 10, "chance_percent": 10.0,
-        "properties": properties, "together_balanced_accuracy_percent": 50.0,
-        "medians": {"vits|x": {"sample_rate_hz": 16000.0, "bandwidth_hz": 8e3, "level_dbfs": -26.04,
-                               "leading_silence_s": 0.1, "duration_s": 3.0}},
+    return audit(rows.assign(family=families), corpus="mine", shortcuts=shortcuts_of(names))
+
+
+def shortcuts_of(names):
+    """The last two of the systems end at 4 and at 5 kHz; two systems with few files are left out."""
+    systems = np.repeat(names, 12)
+    table = pd.DataFrame(dict.fromkeys(MEASUREMENTS, 16.0), index=range(len(systems)))
+    table["bandwidth_hz"] = np.repeat([8000.0] * 8 + [4000.0, 5000.0], 12)
+    return {
+        "files": 1234, "unusable_files": 2, "unusable": [], "left_out": {"x": 4, "y": 1}, "folds": 5,
+        "sentences_apart": True, "seed": 0,
+        **predict_systems(table, systems, np.arange(len(systems)), seed=0),
+        "medians": {str(name): values.to_dict() for name, values in table.groupby(systems).median().iterrows()},
     }  # fmt: skip
-    return audit(rows.assign(family=families), corpus="mine", shortcuts=shortcuts)
 
 
 def test_markdown_tables_have_a_constant_number_of_columns(report):
@@ -41,12 +52,38 @@ def test_markdown_tables_have_a_constant_number_of_columns(report):
 
 def test_markdown_has_all_findings_and_figures(report):
     text = render_markdown(report)
-    assert [finding["check"] for finding in report["findings"]] == ["trials", "shortcuts"]
+    assert [finding["check"] for finding in report["findings"]] == ["trials", "shortcuts", "shortcuts"]
     for finding in report["findings"]:
         assert f"{finding['says']}. Remedy: {finding['remedy']}.".replace("|", "\\|") in text
-    assert "| level_dbfs | 43.2 % | 0.50 |" in text
-    assert "1,234 files of 10 systems; 2 more are unusable; chance is 10.0 %" in text
-    assert "| vits\\|x | 16,000 | 8,000 | -26.0 | 0.10 | 3.00 |" in text
+    assert (
+        "1,234 files; 2 more are unusable. 10 systems are predicted; chance is 10.0 %. Left out, because of fewer than "
+        "5 texts: 2 systems." in text
+    )
+    assert "| level | 10.0 % | 10.0 to 10.0 % | 1.0 | 0.00 |" in text
+    assert "| - pauses | 10.0 % | 10.0 to 10.0 % | 1.0 | 0.00 |" in text
+    assert "| vits\\|x | 100 % | bandwidth | 100 % | bandwidth 5,000 Hz |" in text
+    assert "| bandwidth 4,000 Hz | 100 % | 100 % | system number 8 |" in text
+    assert "| vits\\|x | 16 | 5,000 | 16.0 | 16.000 | 16.000 | 16.0 | 16.00 |" in text
+
+
+def test_findings_name_the_properties_and_the_systems_that_they_separate(report):
+    """Bandwidth tells two of the systems, and one of the eight others: 3 of 10."""
+    alone, together = (finding["says"] for finding in report["findings"] if finding["check"] == "shortcuts")
+    assert report["shortcuts"]["properties"]["bandwidth"]["ratio_to_chance"] == pytest.approx(3, abs=0.3)
+    assert alone.startswith("bandwidth alone predicts the system with a balanced accuracy of ")
+    assert "vits|x (bandwidth 5,000 Hz)" in alone
+    assert "system number 8 (bandwidth 4,000 Hz)" in alone
+    assert together.startswith("sample rate, bandwidth, level, silence, duration together predict the system")
+
+
+def test_equalised_properties_are_no_finding(report):
+    """Of the same corpus without differences, the table of properties stays, and no system is named."""
+    names = list(report["shortcuts"]["medians"])
+    table = pd.DataFrame(dict.fromkeys(MEASUREMENTS, 1.0), index=range(120))
+    equal = predict_systems(table, np.repeat(names, 12), np.arange(120), seed=0)
+    titles = [section.title for section in list_shortcut_sections(report["shortcuts"] | equal)]
+    assert titles == ["Prediction of the system from simple properties of the audio", "Medians by system"]
+    assert list(DESCRIBE["shortcuts"]({"shortcuts": report["shortcuts"] | equal})) == []
 
 
 def test_only_the_largest_shares_are_named(report):

@@ -50,8 +50,8 @@ def open_corpus(path: Path) -> AuditInput:
 def audit(rows: pd.DataFrame, *, corpus: str, shortcuts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the report as JSON values, from rows with path, split, system and any other columns of a manifest.
 
-    Its keys are corpus, splits, the names in CHECKS, `shortcuts` (the result of scoring.probes.shortcuts, None if the
-    audio was not read) and `findings`: a list of {check, says, remedy}.
+    Its keys are corpus, splits, the names in CHECKS, `shortcuts` (the result of `measure_shortcuts`, None if
+    the audio was not read) and `findings`: a list of {check, says, remedy}.
     """
     missing = {name: "" for name in OPTIONAL_COLUMNS if name not in rows}
     rows = add_families(rows.reset_index(drop=True).assign(**missing))

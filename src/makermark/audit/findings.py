@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from makermark.audit.measurement_format import format_range
+from makermark.audit.section import join_names
+
 Report = dict[str, Any]
 Finding = dict[str, str]  # check, says, remedy
 
 MAX_NAMED_SYSTEMS = 3
 MIN_EFFECTIVE_SHARE = 0.5  # of the systems: a finding if the effective number of systems is lower
-MIN_PREDICTION_GAIN = 0.1  # of the distance from chance to 100 %: a finding if a property predicts better
 
 
 def list_findings(report: Report) -> list[Finding]:
@@ -155,14 +157,34 @@ def _describe_shared(report: Report) -> Sentences:
 
 def _describe_shortcuts(report: Report) -> Sentences:
     shortcuts = report["shortcuts"]
-    for name, result in shortcuts["properties"].items() if shortcuts else ():
-        chance, accuracy = shortcuts["chance_percent"], result["balanced_accuracy_percent"]
-        if accuracy - chance > MIN_PREDICTION_GAIN * (100 - chance):
+    if not shortcuts:
+        return
+    chance = f"chance, {shortcuts['chance_percent']:.1f} %"
+    for name, result in shortcuts["properties"].items():
+        if result["exceeds_goal"]:
+            groups = [
+                _describe_group(group, measurement)
+                for measurement in result["measurements"]
+                for group in shortcuts["groups"][measurement]
+            ][:MAX_NAMED_SYSTEMS]
             yield (
-                f"{name} alone predicts the system with a balanced accuracy of {accuracy:.1f} % (chance "
-                f"{chance:.1f} %)",
+                f"{name} alone predicts the system with a balanced accuracy of "
+                f"{result['balanced_accuracy_percent']:.1f} % ({result['ratio_to_chance']:.1f} times {chance})"
+                + ("; it separates " + "; ".join(groups) if groups else ""),
                 result["remedy"],
             )
+    together = shortcuts["together"]
+    if together["exceeds_goal"]:
+        yield (
+            f"{', '.join(shortcuts['properties'])} together predict the system with a balanced accuracy of "
+            f"{together['balanced_accuracy_percent']:.1f} % ({together['ratio_to_chance']:.1f} times {chance})",
+            "equalise the properties whose own accuracy is above chance, or compare with a model that cannot use them",
+        )
+
+
+def _describe_group(group: Report, measurement: str) -> str:
+    systems = join_names(group["systems"], most=MAX_NAMED_SYSTEMS)
+    return f"{systems} ({format_range(measurement, group['median'])})"
 
 
 DESCRIBE: dict[str, Callable[[Report], Sentences]] = {

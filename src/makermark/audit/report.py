@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from makermark.audit.section import MAX_NAMES, Report, Section, join_names
+from makermark.audit.shortcut_sections import list_shortcut_sections
 from makermark.foundation.manifest import SPLITS
 
-Report = Mapping[str, Any]
-
-MAX_NAMES = 6  # systems or families in a cell
 NO_FINDINGS = "No property of this corpus was found that would make a figure misleading."
-MEDIAN_DECIMALS = {
-    "sample_rate_hz": 0,
-    "bandwidth_hz": 0,
-    "level_dbfs": 1,
-    "leading_silence_s": 2,
-    "duration_s": 2,
-}
-
-
-class Section(NamedTuple):
-    """A title, an explanation ("" for none), and a table (without rows: no table)."""
-
-    title: str
-    explanation: str
-    header: list[str]
-    rows: list[list[str]]
 
 
 def render_markdown(report: Report) -> str:
@@ -78,8 +60,7 @@ def list_sections(report: Report) -> Iterator[Section]:
     if report["families"]["aliases"]:
         yield _aliases_section(report["families"]["aliases"])
     if report["shortcuts"]:
-        yield _properties_section(report["shortcuts"])
-        yield _medians_section(report["shortcuts"])
+        yield from list_shortcut_sections(report["shortcuts"])
 
 
 def _splits_section(splits: Report) -> Section:
@@ -124,8 +105,8 @@ def _known_families_section(entries: list[Report]) -> Section:
             entry["split"],
             entry["family"],
             f"{entry['rows']:,}",
-            _join_names(entry["systems"]),
-            _join_names(entry["in_train"]),
+            join_names(entry["systems"]),
+            join_names(entry["in_train"]),
         ]
         for entry in entries
     ]
@@ -145,35 +126,3 @@ def _aliases_section(aliases: Mapping[str, Mapping[str, list[str]]]) -> Section:
     return Section(
         "Families with several systems", "Number of systems in each split.", ["family", *SPLITS], rows
     )
-
-
-def _properties_section(shortcuts: Report) -> Section:
-    rows = [
-        [name, f"{result['balanced_accuracy_percent']:.1f} %", f"{result['eta_squared']:.2f}"]
-        for name, result in shortcuts["properties"].items()
-    ]
-    together = shortcuts["together_balanced_accuracy_percent"]
-    unusable = f"; {shortcuts['unusable_files']} more are unusable" if shortcuts["unusable_files"] else ""
-    return Section(
-        "Prediction of the system from simple properties of the audio",
-        f"{shortcuts['files']:,} files of {shortcuts['systems']} systems{unusable}; chance is "
-        f"{shortcuts['chance_percent']:.1f} %. Balanced accuracy (cross-validated) of a decision tree for one "
-        "property, and of a random forest for all of them. Eta squared: the share of the variance of a property that "
-        "is between systems.",
-        ["property", "balanced accuracy", "eta squared"],
-        [*rows, ["all together", f"{together:.1f} %", ""]],
-    )
-
-
-def _medians_section(shortcuts: Report) -> Section:
-    rows = [
-        [system, *(f"{medians[name]:,.{decimals}f}" for name, decimals in MEDIAN_DECIMALS.items())]
-        for system, medians in shortcuts["medians"].items()
-    ]
-    header = ["system", *(name.replace("_", " ") for name in MEDIAN_DECIMALS)]
-    return Section("Medians by system", "", header, rows)
-
-
-def _join_names(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMES])
-    return shown if len(names) <= MAX_NAMES else f"{shown} and {len(names) - MAX_NAMES} more"

@@ -40,7 +40,7 @@ def audit_corpus(
 
     corpus, shortcuts = open_corpus(manifest), None
     if audio:
-        from makermark.scoring.probes.shortcuts import measure_shortcuts
+        from makermark.audit.shortcuts import measure_shortcuts
 
         shortcuts = measure_shortcuts(
             corpus.rows, root or corpus.root, per_system=per_system, seed=seed, workers=workers

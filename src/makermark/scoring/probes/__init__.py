@@ -1,1 +1,1 @@
-"""Probes: which labels a linear classifier reads from embeddings, and which systems simple audio properties predict."""
+"""Probes: which labels a linear classifier reads from embeddings."""
