@@ -185,6 +185,17 @@ def test_open_set_intervals_resample_systems_not_utterances():
     assert metrics == compute_metrics(scores, known, systems=names, samples=400)
 
 
+@pytest.mark.parametrize("levels", range(1, 10))
+def test_intervals_of_known_utterances_down_to_the_lowest_score(levels):
+    """Every known system has each of the scores, the lowest too: 95 % of them are reached at the lowest score only."""
+    known = np.repeat([True, False], 3 * levels)
+    scores = np.where(known, np.tile(np.arange(levels), 6), levels - 1.0)
+    systems = np.repeat(list("abcxyz"), levels)
+    metrics = compute_metrics(scores, known, systems=systems, samples=30)
+    assert metrics["fpr95_ci95_percent"] == pytest.approx([100, 100])
+    assert metrics["auroc_ci95_percent"] == pytest.approx([100 / levels / 2] * 2)  # only ties count
+
+
 def test_open_set_metrics_with_one_unknown_system_have_no_interval():
     systems = np.array(["a", "u", "b", "u"])
     metrics = compute_metrics([4.0, 3.0, 2.0, 1.0], [1, 0, 1, 0], systems=systems, samples=50)

@@ -1,4 +1,4 @@
-"""The EER of two sets of scores: worked by hand, and against a search over all thresholds."""
+"""The EER of two sets of scores, by hand and by a search over all thresholds; crossings and curves by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makermark.scoring.pairs import equal_error_rate
-from makermark.scoring.pairs.error_rates import interpolate_crossing
+from makermark.scoring.pairs.error_rates import det_curve, interpolate_crossing, score_histogram
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,18 @@ def test_equal_error_rate_is_where_the_piecewise_linear_roc_crosses_the_diagonal
 )
 def test_interpolated_crossing_worked_by_hand(miss, false_accept, expected):
     assert interpolate_crossing(np.array(miss), np.array(false_accept)) == pytest.approx(expected)
+
+
+def test_det_curve_of_three_bins_has_the_two_points_between_them():
+    det = det_curve(np.array([1, 1, 2]), np.array([3, 0, 1]), np.array([0.0, 1.0, 2.0, 3.0]))
+    assert det.threshold == pytest.approx([1, 2])
+    assert det.miss_rate == pytest.approx([0.25, 0.5])
+    assert det.false_accept_rate == pytest.approx([0.25, 0.25])
+
+
+def test_histogram_of_three_bins_keeps_them():
+    edges = np.array([0.0, 1.0, 2.0, 3.0])
+    histogram = score_histogram(np.array([1, 2, 3]), np.array([3, 0, 1]), edges)
+    assert histogram.edges.tolist() == edges.tolist()
+    assert histogram.targets.tolist() == [1, 2, 3]
+    assert histogram.nontargets.tolist() == [3, 0, 1]

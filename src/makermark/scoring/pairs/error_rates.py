@@ -179,7 +179,7 @@ class ScoreHistogram:
 def score_histogram(targets: AnyArray, nontargets: AnyArray, edges: FloatArray) -> ScoreHistogram:
     """Return a histogram of at most HISTOGRAM_BINS bins, merged from the bins between `edges` (bins + 1,)."""
     positions = np.linspace(edges[0], edges[-1], HISTOGRAM_BINS + 1)[:-1]
-    starts = np.unique(np.minimum(np.searchsorted(edges[:-1], positions), len(targets) - 1))
+    starts = np.unique(np.minimum(np.searchsorted(edges, positions), len(targets) - 1))
     return ScoreHistogram(
         edges=np.append(edges[starts], edges[-1]),
         targets=np.add.reduceat(targets, starts),
