@@ -128,12 +128,12 @@ def scored_sets(results: Iterable[Result]) -> list[str]:
 
 
 def report_markdown(results: Sequence[Result]) -> str:
-    """Return all tables whose runs exist."""
-    parts = [curve_table(results), systems_interval_table(results), slope_table(results)]
-    if select(results, CONTROL):
-        parts.append(control_table(results))
-    if any(select(results, group) for group in GROUPS):
-        parts.append(group_table(results))
+    """Return all tables whose runs exist; those beside the curve need runs of the curve."""
+    parts = [curve_table(results)]
+    if sizes_of(results):
+        parts += [systems_interval_table(results), slope_table(results)]
+        parts += [control_table(results)] if select(results, CONTROL) else []
+        parts += [group_table(results)] if any(select(results, group) for group in GROUPS) else []
     return "\n\n".join(parts)
 
 

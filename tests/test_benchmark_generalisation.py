@@ -194,6 +194,10 @@ def test_tables_without_clips_have_no_columns_for_them(results):
     assert "published systems, within a page, micro" in report.report_markdown(results)
 
 
+def test_results_without_a_trained_run_have_one_table(results):
+    assert report.report_markdown(results[:1]) == report.curve_table(results[:1])
+
+
 def test_figure_is_written(results, tmp_path):
     report.plot_curve(tmp_path / "curve.png", results)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -291,6 +295,7 @@ def test_log_mel_statistics_are_scored_over_all_pairs(inputs):
     assert measured["test"]["eer_micro_percent"] == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.skipif(not RESULTS.exists(), reason="the runs have not been carried out")
 def test_tables_in_docs_are_those_of_the_results():
     page = (REPOSITORY / "docs/generalisation.md").read_text(encoding="utf-8")
     tables = report.report_markdown(report.read_results(RESULTS)).split("\n\n")
