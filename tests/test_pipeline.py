@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.engines, pytest.mark.xdist_group
 REPOSITORY = Path(__file__).parents[1]
 SMALL = {
     "local": {
+        "protocol": "small",
         "engines": ["espeak-ng", "pico", "ru_tts"],
         "train_utterances": 8,
         "dev_utterances": 5,

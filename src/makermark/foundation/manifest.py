@@ -74,6 +74,8 @@ SEEN_ATTRIBUTES = {
     "vocoder_seen": "vocoder",
 }
 
+LICENCE = "licence"  # optional column: of the system's code and weights
+
 PROTOCOL_SEEN_COLUMNS = {  # as the protocol of a corpus declares it; optional, empty in rows of train
     "protocol_system_seen": "system_seen",
     "protocol_language_seen": "language_seen",
@@ -145,17 +147,18 @@ def write_manifest(
 ) -> None:
     """Check `rows` (columns of INPUT_SCHEMA), add the columns of SEEN_SCHEMA, and write one Parquet file.
 
-    The columns PROTOCOL_SEEN_COLUMNS are written too if the rows have them (see `add_seen_columns`). With `repeats` a
-    file may occur in several rows, which the metadata records. `tables` maps the absolute paths of the tables that the
-    rows were read from to their SHA-256.
+    The columns PROTOCOL_SEEN_COLUMNS (see `add_seen_columns`) and LICENCE are written too if the rows have them. With
+    `repeats` a file may occur in several rows, which the metadata records. `tables` maps the absolute paths of the
+    tables that the rows were read from to their SHA-256.
 
     `root` is relative to the manifest's folder, or absolute. Rows are sorted by utterance_id, so that the same rows
     give the same bytes. Raises ManifestError for invalid rows.
     """
     check_rows(rows, source=str(path), repeats=repeats)
     rows = add_seen_columns(rows, strata_from=strata_from).sort_values("utterance_id", ignore_index=True)
-    extra = [name for name in PROTOCOL_SEEN_COLUMNS if name in rows]
-    schema = pa.unify_schemas([SCHEMA, pa.schema([(name, pa.bool_()) for name in extra])])
+    optional = {**dict.fromkeys(PROTOCOL_SEEN_COLUMNS, pa.bool_()), LICENCE: pa.string()}
+    present = [(name, kind) for name, kind in optional.items() if name in rows]
+    schema = pa.unify_schemas([SCHEMA, pa.schema(present)])
     table = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
     metadata = {"corpus": corpus, "root": root} | ({"repeats": "kept"} if repeats else {})
     metadata |= {"tables": json.dumps(tables)} if tables else {}

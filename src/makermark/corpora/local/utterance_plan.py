@@ -70,13 +70,15 @@ def plan_utterances(
 ) -> list[PlannedUtterance]:
     """Return the plan of all utterances; `utterances` is the number per system in each split.
 
-    Copies of human speech are fewer where there are fewer recordings. Raises CorpusError if another system has too few
+    Systems with a slow vocoder speak the protocol's share of them, and copies of human speech are fewer where there are
+    fewer recordings. Raises CorpusError if another system has too few
     sentences and voices for that number.
     """
     plan: list[PlannedUtterance] = []
     for split, unseen in (("train", ()), ("dev", protocol.dev_unseen), ("test", protocol.test_unseen)):
         for system in (*protocol.train, *unseen):
-            count = min(utterances[split], system.synthesiser.max_utterances.get(split, utterances[split]))
+            count = math.ceil(utterances[split] * protocol.utterance_share.get(system.vocoder, 1.0))
+            count = min(count, system.synthesiser.max_utterances.get(split, count))
             if system.synthesiser.engine == HUMAN:
                 plan += _plan_recordings(split, system, count, seed)
                 continue

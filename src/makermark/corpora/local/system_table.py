@@ -1,11 +1,13 @@
-"""Statistics of a finished corpus that could still identify its systems: level, length, bandwidth; as Markdown.
+"""The table of all systems of a finished local corpus, as Markdown: what they are, their audio and its hash.
 
-python -m makermark.corpora.local.level_statistics data/local
+python -m makermark.corpora.local.system_table data/corpus
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,30 @@ import soundfile as sf
 from makermark.corpora.normalise_audio import SAMPLE_RATE_HZ, active_rms
 from makermark.foundation import signal_power
 from makermark.foundation.arrays import FloatArray
-from makermark.foundation.manifest import MANIFEST_FILE, Manifest, compute_strata, read_manifest
+from makermark.foundation.manifest import LICENCE, MANIFEST_FILE, Manifest, compute_strata, read_manifest
 
 FRAME_SAMPLES = 512
+HASH_DIGITS = 12
+ATTRIBUTES = ("acoustic_model", "vocoder", "family", LICENCE)
+
+
+def describe_systems(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the attributes of every system, the split that it is new in (or train), and a hash of all its audio files.
+
+    Two corpora have the same files of a system if its hashes are equal.
+    """
+    by_system = rows.groupby("system")
+    table = by_system[list(ATTRIBUTES)].first()
+    splits = by_system["split"].agg(set)
+    table.insert(0, "part", ["train" if "train" in of_system else of_system.pop() for of_system in splits])
+    table["hash"] = by_system["sha256"].agg(_hash)
+    return table.sort_values(
+        "part", key=lambda part: -part.map(["test", "dev", "train"].index), kind="stable"
+    )
+
+
+def _hash(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()[:HASH_DIGITS]
 
 
 def measure_systems(manifest: Manifest) -> pd.DataFrame:
@@ -59,7 +82,14 @@ def main() -> None:
     rows = manifest.rows
     held_out = rows[rows["split"] != "train"]
     counts = pd.crosstab(compute_strata(held_out), held_out["split"])
-    print(_to_markdown(counts, "stratum"), _to_markdown(measure_systems(manifest), "system"), sep="\n\n")
+    systems = describe_systems(rows)
+    measured = measure_systems(manifest).loc[systems.index]
+    print(
+        _to_markdown(counts, "stratum"),
+        _to_markdown(systems, "system"),
+        _to_markdown(measured, "system"),
+        sep="\n\n",
+    )
 
 
 def _to_markdown(table: pd.DataFrame, index: str) -> str:
