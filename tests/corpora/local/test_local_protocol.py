@@ -157,6 +157,14 @@ def test_strata_of_the_default_corpus_have_a_hundred_utterances(default_plan):
 
 
 @pytest.mark.engines
+def test_docs_state_the_size_of_the_default_corpus(default_plan):
+    counts = Counter(utterance.split for utterance in default_plan)
+    page = (Path(__file__).parents[3] / "docs/local-corpus.md").read_text(encoding="utf-8")
+    assert f"| utterances | {counts['train']:,} | {counts['dev']:,} | {counts['test']:,} |" in page
+    assert f"It has {len(default_plan):,} utterances" in page.replace("\n", " ")
+
+
+@pytest.mark.engines
 def test_systems_with_slow_vocoders_speak_half_as_often(default_plan):
     counts = Counter(
         (u.split, u.system.name) for u in default_plan if u.language in read_protocol().seen_languages
