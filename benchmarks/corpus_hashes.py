@@ -52,7 +52,7 @@ def generate(folder: Path, *, hidden: dict[str, str]) -> pd.DataFrame:
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per acoustic model and per vocoder: systems, and systems whose files are all equal in both manifests.
+    """Return a row per acoustic model and per vocoder: systems, and systems whose files are equal in both manifests.
 
     A vocoder counts with the acoustic models whose own speech is equal, because its input would differ otherwise.
     """

@@ -7,7 +7,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import corpus_hashes  # noqa: E402
+import corpus_hashes
 
 ROWS = [  # utterance, system, acoustic model, vocoder, hash, hash of the second run
     ("1", "a", "a", "own-a", "1", "1"),
