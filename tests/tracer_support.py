@@ -1,7 +1,11 @@
 """A small tracer on vowels with its corpus, as the pipeline writes them; shared by several test modules."""
 
+import atexit
 import copy
 import dataclasses
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,24 @@ def make_world(folder: Path, content: dict[str, Any] = CONTENT) -> World:
     """Write a model of the systems slow and middle; the system fast is unknown, in dev and test.
 
     `content` is the content of params.yaml. A corpus `bonafide/` in `folder` is part of the reference population.
+    Without both, the world is a copy of one that is built once per process.
     """
+    if content != CONTENT or (folder / "bonafide").exists():
+        return _build_world(folder, content)
+    original = _default_world()
+    shutil.copytree(original.folder, folder, dirs_exist_ok=True)
+    files = {name: folder / path.relative_to(original.folder) for name, path in original.files.items()}
+    return dataclasses.replace(original, folder=folder, files=files)
+
+
+@cache
+def _default_world() -> World:
+    folder = Path(tempfile.mkdtemp(prefix="makermark-world-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return _build_world(folder, CONTENT)
+
+
+def _build_world(folder: Path, content: dict[str, Any]) -> World:
     content = copy.deepcopy(content)
     corpus = folder / "corpus"
     corpus.mkdir()
