@@ -37,7 +37,7 @@ robustness: setup
 	dvc exp run --set-param 'robustness.stage=[run]' robustness@run
 
 test: setup lint
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: setup
 	python -m pytest tests/fuzz -n 2 --fuzz-minutes 20

@@ -4,6 +4,7 @@ No test asserts a speed, so property tests have no time limit per example.
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -15,6 +16,29 @@ except ImportError:  # the tests marked `gpu` run without it
 else:
     settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any machine")
+
+
+# The files that take longest, the slowest first. Each file runs in one worker, so that its fixtures are made once; a file
+# that starts last would leave the other worker idle.
+SLOW_FILES = (
+    "test_pipeline.py",
+    "experiments/table1/test_queue.py",
+    "corpora/local/test_local.py",
+    "foundation/tracking/test_tracking.py",
+    "models/backbones/test_wav2vec2_aasist.py",
+    "scoring/pairs/test_read_only_install.py",
+    "test_wheel.py",
+    "training/test_ssl_training.py",
+    "test_benchmark_scale.py",
+    "reporting/test_umap_projection.py",
+    "experiments/test_cross_corpus.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    positions = {folder / name: number for number, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: positions.get(item.path, len(positions)))
 
 
 def pytest_addoption(parser):

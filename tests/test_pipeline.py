@@ -28,16 +28,16 @@ pytest.importorskip("dvc", reason="the pipeline extra is not installed")
 pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
 pytest.importorskip("espeakng_loader", reason="the local extra is not installed")
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.engines, pytest.mark.xdist_group("pipeline")]
+pytestmark = [pytest.mark.pipeline, pytest.mark.engines]
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = {
     "local": {
         "protocol": "small",
-        "engines": ["espeak-ng", "pico", "ru_tts"],
+        "engines": ["espeak-ng", "pico"],
         "train_utterances": 8,
-        "dev_utterances": 5,
-        "test_utterances": 5,
+        "dev_utterances": 4,
+        "test_utterances": 4,
     },
     "features": {"front_ends": ["fbank", "waveform"], "shard_utterances": 100},
     "train": {"epochs": 3, "warmup_epochs": 1.0, "crop_seconds": 0.5, "evaluate_every_epochs": 2},
@@ -46,8 +46,14 @@ SMALL = {
         "random": {"batch_utterances": 16},
     },
     "score": {"bootstrap_samples": 50},
-    "probe": {"epochs": 5, "min_per_class": 5},
-    "trace": {"clips_per_system": 4, "enrol_clips": 2, "enrol_draws": 2, "bootstrap_samples": 20},
+    "probe": {"epochs": 5, "min_per_class": 4, "frechet_halvings": 2},
+    "trace": {
+        "clip_seconds": [1.0, 2.0],
+        "clips_per_system": 4,
+        "enrol_clips": 2,
+        "enrol_draws": 2,
+        "bootstrap_samples": 20,
+    },
 }
 STAGES = (
     "check",
@@ -149,7 +155,7 @@ def test_repro_writes_metrics_with_stable_names(project):
     probe = json.loads((project / "metrics/probe.json").read_text())
     assert 0 <= probe["accuracy_percent"] <= 100
     trace = json.loads((project / "metrics/trace.json").read_text())
-    assert set(trace["test"]) == {"1s", "2s", "4s", "8s", "whole"}
+    assert set(trace["test"]) == {"1s", "2s", "whole"}
     assert trace["enrolment"]["systems"] > 0
     assert trace["bonafide"]["whole"]["clips"] > 0
 
@@ -294,8 +300,9 @@ def test_another_loss_reruns_training_and_later_stages_only(project):
 
 
 def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project):
-    """Both run in a copy of the repository that is deleted. The second only scores the model of the workspace again."""
-    run(project, "dvc", "exp", "run", "--queue", "-S", "loss=amsoftmax")
+    """Both run in a copy of the repository that is deleted. The first leaves out the stages probe and fuse, which a run
+    in the workspace has in another test. The second only scores the model of the workspace again."""
+    run(project, "dvc", "exp", "run", "--queue", "-S", "loss=amsoftmax", "headline")
     run(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     by_name = {r.info.run_name: r for r in runs(project)}
     mlflow_run = by_name["resnet34-amsoftmax-balanced-50-s0-e3"]

@@ -118,7 +118,6 @@ def runs_of(project):
 
 
 @pytest.mark.pipeline
-@pytest.mark.xdist_group("table1")
 def test_table1_continues_after_the_queue_was_killed(project, tmp_path):
     assert "no corpus yet" in table1(project, check=False)
     call(project, sys.executable, "-m", "dvc", "repro", "-q")  # dim 50 in the workspace

@@ -31,7 +31,6 @@ from makermark.tracing.evaluation import evaluate_tracer
 from tracer_support import make_world
 
 pytest.importorskip("mlflow", reason="the pipeline extra is not installed")
-pytestmark = pytest.mark.xdist_group("registering")
 
 
 @pytest.fixture(autouse=True)
