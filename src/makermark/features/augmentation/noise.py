@@ -6,7 +6,6 @@ Axes: T samples.
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import welch
 
 from makermark.features.augmentation.base import (
     SAMPLE_RATE_HZ,
@@ -28,6 +27,8 @@ def white_noise(length: int, speech: Samples, context: AugmentationContext) -> S
 
 def speech_shaped_noise(length: int, speech: Samples, context: AugmentationContext) -> Samples:
     """Return noise (length,) with the long-term spectrum of `speech`, so that it masks all bands equally."""
+    from scipy.signal import welch  # here: every stage imports this module, and SciPy takes a second
+
     frequencies, power = welch(speech, SAMPLE_RATE_HZ, nperseg=min(SPECTRUM_POINTS, len(speech)))
     spectrum = np.fft.rfft(context.rng.standard_normal(length))
     shape = np.sqrt(np.interp(np.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ), frequencies, power))

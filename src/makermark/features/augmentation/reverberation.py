@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import fftconvolve, firwin2
 
 from makermark.features.augmentation.base import (
     SAMPLE_RATE_HZ,
@@ -77,6 +76,8 @@ def replay(*, speaker_hz: tuple[float, float], drive: float) -> Transform:
 
 def device_response(waveform: Samples, band_hz: tuple[float, float], rng: np.random.Generator) -> Samples:
     """Apply a random device response: flat within DEVICE_RIPPLE_DB in the band, -30 dB an octave outside. No delay."""
+    from scipy.signal import fftconvolve, firwin2  # here, as in noise.py
+
     low, high = band_hz
     band_points = np.geomspace(low, high, 10)
     nyquist = SAMPLE_RATE_HZ / 2
@@ -89,6 +90,8 @@ def device_response(waveform: Samples, band_hz: tuple[float, float], rng: np.ran
 
 
 def _convolve_room(waveform: Samples, number: int, kind: RoomKind) -> Samples:
+    from scipy.signal import fftconvolve
+
     response, direct = room_impulse_response(number, kind)
     return fftconvolve(waveform, response)[direct:][: len(waveform)].astype(np.float32)
 
