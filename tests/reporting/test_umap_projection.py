@@ -50,6 +50,14 @@ def test_equal_embeddings_have_finite_points():
     assert np.isfinite(project_umap(np.repeat(make_embeddings(3), 20, axis=0), **SETTINGS)).all()
 
 
+def test_machine_code_of_a_fit_comes_from_the_cache_or_goes_there():
+    project_umap(make_embeddings(20), **SETTINGS)
+    from umap import umap_, utils
+
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths, utils.fast_knn_indices):
+        assert function.stats.cache_hits or function.stats.cache_misses, function
+
+
 @pytest.mark.parametrize("value", [0, np.nan, np.inf])
 def test_embedding_without_a_direction_raises(value):
     embeddings = make_embeddings(20)

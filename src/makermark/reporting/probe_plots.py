@@ -126,7 +126,10 @@ def project_umap(embeddings: Float32Array, *, seed: int, neighbours: int, min_di
 
 
 def _import_umap() -> Any:
-    """Import UMAP, which takes seconds and needs a writable folder for Numba's cache: here, if no other is writable."""
+    """Import UMAP, which takes seconds and needs a writable folder for Numba's cache: here, if no other is writable.
+
+    The functions that a fit compiles are cached: UMAP would compile them in every process, which takes half a minute.
+    """
     try:
         import umap
     except RuntimeError:
@@ -136,6 +139,18 @@ def _import_umap() -> Any:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]  # set at import
         import umap
+    from umap import distances, layouts, umap_, utils
+
+    from makermark.scoring.pairs.cpu import enable_cache
+
+    for function in (
+        distances.cosine,
+        umap_.smooth_knn_dist,
+        umap_.compute_membership_strengths,
+        utils.fast_knn_indices,
+        layouts._get_optimize_layout_euclidean_single_epoch_fn(parallel=False),
+    ):
+        enable_cache(function)
     return umap
 
 

@@ -46,11 +46,17 @@ def compiled_fused(function: Function) -> Function:
 
 
 def _njit(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile a function. The cache is optional: folders may be read-only, as in containers, and disks full."""
+    dispatcher = numba.njit(function, nogil=True, **options)
+    enable_cache(dispatcher)
+    return dispatcher
+
+
+def enable_cache(dispatcher: Any) -> None:
+    """Let Numba store the machine code of a function. Optional: folders may be read-only, as in containers, and disks full."""
     try:
-        dispatcher = numba.njit(function, nogil=True, cache=True, **options)
+        dispatcher.enable_caching()
     except RuntimeError:  # Numba finds no folder for its cache, neither beside the package nor in the home
-        return numba.njit(function, nogil=True, **options)
+        return
     save = dispatcher._cache.save_overload
 
     def try_to_save(*arguments: Any) -> None:
@@ -58,7 +64,6 @@ def _njit(function: Callable[..., Any], **options: Any) -> Any:
             save(*arguments)
 
     dispatcher._cache.save_overload = try_to_save
-    return dispatcher
 
 
 @compiled_fused
