@@ -18,8 +18,8 @@ else:
     settings.load_profile("any machine")
 
 
-# The files that take longest, the slowest first. Each file runs in one worker, so that its fixtures are made once; a file
-# that starts last would leave the other worker idle.
+# The files that take longest, the slowest first. Each file runs in one worker (`--dist loadfile`), so that its fixtures
+# are made once; a long file that starts last would leave the other worker idle.
 SLOW_FILES = (
     "test_pipeline.py",
     "experiments/table1/test_queue.py",

@@ -52,7 +52,7 @@ def _njit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def enable_cache(dispatcher: Any) -> None:
-    """Let Numba store the machine code of a function. Optional: folders may be read-only, as in containers, and disks full."""
+    """Let Numba store the machine code, if possible: folders may be read-only, as in containers, and disks full."""
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # Numba finds no folder for its cache, neither beside the package nor in the home
