@@ -18,7 +18,9 @@ from makermark.tracing.voice_activity import (
     amplify,
     speech_between,
     speech_frames,
+    speech_frames_of_clips,
     speech_seconds,
+    speech_seconds_of_clips,
 )
 from tests_support import VOICES, speak
 
@@ -47,6 +49,20 @@ NOT_SPEECH = {
 
 def vowels(seconds, *, system="middle", seed=0):
     return speak(system, np.random.default_rng(seed), seconds).astype(np.float32)
+
+
+def test_clips_in_one_call_do_not_affect_each_other():
+    half = RATE_HZ // 2
+    with_pause = np.concatenate([vowels(1.0), np.zeros(half, np.float32), vowels(0.7, system="fast")])
+    clips = [vowels(1.0), NOT_SPEECH["white noise"].astype(np.float32), np.zeros(0, np.float32), with_pause, vowels(0.3)]
+    alone = [speech_frames(clip, RATE_HZ) for clip in clips]
+    assert [frames.sum() > 0 for frames in alone] == [True, False, False, True, True]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 3, 0]):
+        together = speech_frames_of_clips([clips[number] for number in order], RATE_HZ)
+        for frames, number in zip(together, order, strict=True):
+            np.testing.assert_array_equal(frames, alone[number])
+    assert speech_seconds_of_clips(clips, RATE_HZ) == [speech_seconds(clip, RATE_HZ) for clip in clips]
+    assert speech_frames_of_clips([], RATE_HZ) == []
 
 
 @pytest.mark.parametrize("name", NOT_SPEECH)

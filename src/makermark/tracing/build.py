@@ -22,7 +22,7 @@ from makermark.tracing.calibration import ScoreCalibrator
 from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
 from makermark.tracing.tracer import Tracer
-from makermark.tracing.voice_activity import speech_seconds
+from makermark.tracing.voice_activity import speech_seconds_of_clips
 
 BATCH_CLIPS = 64  # clips that are embedded together
 HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system
@@ -132,22 +132,27 @@ def sample_clips(
         track(list(labels.groupby("system", sort=True)), description="cutting clips of systems")
     ):
         family = str(utterances["family"].iloc[0])
-        lengths = {}
-        for name in utterances["utterance_id"]:
-            waveform = extractor.read(files[name])
-            lengths[name] = len(waveform)
-            speech = speech_seconds(waveform, extractor.rate_hz)
-            rows.append((str(system), family, WHOLE_UTTERANCE, speech, name))
+        waveforms = {name: extractor.read(files[name]) for name in utterances["utterance_id"]}
+        lengths = {name: len(waveform) for name, waveform in waveforms.items()}
+        speech = speech_seconds_of_clips(list(waveforms.values()), extractor.rate_hz)
+        rows += [
+            (str(system), family, WHOLE_UTTERANCE, of_clip, name)
+            for name, of_clip in zip(waveforms, speech, strict=True)
+        ]
         parts.append(embeddings.embeddings[utterances.index])
         rng = np.random.default_rng([seed, number])
         for seconds in clip_seconds:
             length = round(seconds * extractor.rate_hz)
-            clips = []
-            for sources, start in _draw_segments(utterances, lengths, length, clips_per_system, rng):
-                joined = np.concatenate([extractor.read(files[name]) for name in sources])
-                clips.append(joined[start : start + length])
-                speech = speech_seconds(clips[-1], extractor.rate_hz)
-                rows.append((str(system), family, seconds, speech, "\n".join(sorted(set(sources)))))
+            segments = list(_draw_segments(utterances, lengths, length, clips_per_system, rng))
+            clips = [
+                np.concatenate([waveforms[name] for name in sources])[start : start + length]
+                for sources, start in segments
+            ]
+            speech = speech_seconds_of_clips(clips, extractor.rate_hz)
+            rows += [
+                (str(system), family, seconds, of_clip, "\n".join(sorted(set(sources))))
+                for (sources, _), of_clip in zip(segments, speech, strict=True)
+            ]
             parts += [
                 extractor.embed(clips[first : first + BATCH_CLIPS])
                 for first in range(0, len(clips), BATCH_CLIPS)
@@ -179,10 +184,16 @@ def sample_bonafide_clips(
             length = round(seconds * extractor.rate_hz)
             for sources, start in _draw_segments(utterances, lengths, length, CLIPS_PER_SPEAKER, rng):
                 drawn.append((seconds, sources, start, length))
-        for seconds, sources, start, length in drawn:
-            waveforms.append(np.concatenate([audio[name] for name in sources])[start : start + length])
-            speech = speech_seconds(waveforms[-1], extractor.rate_hz)
-            speakers.append((HUMAN_SPEECH, seconds, speech, "\n".join(sorted(set(sources)))))
+        clips = [
+            np.concatenate([audio[name] for name in sources])[start : start + length]
+            for _, sources, start, length in drawn
+        ]
+        speech = speech_seconds_of_clips(clips, extractor.rate_hz)
+        speakers += [
+            (HUMAN_SPEECH, seconds, of_clip, "\n".join(sorted(set(sources))))
+            for (seconds, sources, _, _), of_clip in zip(drawn, speech, strict=True)
+        ]
+        waveforms += clips
     table = pd.DataFrame(speakers, columns=["family", "seconds", "speech_seconds", "sources"])
     table.insert(0, "system", HUMAN_SPEECH)
     embeddings = np.concatenate(

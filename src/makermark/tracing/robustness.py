@@ -43,7 +43,7 @@ from makermark.tracing.evaluation import (
 )
 from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.tracer import Tracer
-from makermark.tracing.voice_activity import speech_seconds
+from makermark.tracing.voice_activity import speech_seconds_of_clips
 
 BATCH_CLIPS = 64  # clips that are embedded together
 CLIP_METRICS = (  # the metrics of `evaluate_clips` that are reported
@@ -179,7 +179,7 @@ def _embed_under_condition(
     ]
     rows = utterances.labels[["system", "family"]].assign(
         seconds=WHOLE_UTTERANCE,
-        speech_seconds=[speech_seconds(waveform, SAMPLE_RATE_HZ) for waveform in waveforms],
+        speech_seconds=speech_seconds_of_clips(waveforms, SAMPLE_RATE_HZ),
         sources=utterances.labels["utterance_id"],
     )
     return ClipSet(rows, l2_normalise(np.concatenate(parts)).astype(np.float32))

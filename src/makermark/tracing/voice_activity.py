@@ -5,13 +5,14 @@ not count tones, chords, hum or noise as speech. It misses speech that is much q
 amplified first. Of its two networks, for 8 and for 16 kHz, the first serves for all clips: the second misses half of
 telephone-band speech, and on other speech they are equal.
 
-Legend of axes: T samples, F frames of 32 ms.
+Legend of axes: N clips, T samples, F frames of 32 ms.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,21 +55,52 @@ def speech_frames(waveform: Samples, rate_hz: int) -> BoolArray:
 
     Raises MakermarkError if the detector is not installed.
     """
+    return speech_frames_of_clips([waveform], rate_hz)[0]
+
+
+def speech_seconds_of_clips(waveforms: Sequence[Samples], rate_hz: int) -> list[float]:
+    """Return the amount of speech in each of N clips; one call is faster than N of `speech_seconds`."""
+    return [
+        speech_between(frames, 0.0, len(waveform) / rate_hz)
+        for frames, waveform in zip(speech_frames_of_clips(waveforms, rate_hz), waveforms, strict=True)
+    ]
+
+
+def speech_frames_of_clips(waveforms: Sequence[Samples], rate_hz: int) -> list[BoolArray]:
+    """Return which frames of each of N clips are speech, as `speech_frames` does.
+
+    The network takes the same frame of all clips at once. Each clip has its own state, so that they do not affect each
+    other.
+    """
+    blocks = [_frame_blocks(waveform, rate_hz) for waveform in waveforms]
+    counts = np.array([len(of_clip) for of_clip in blocks], dtype=np.intp)
+    probabilities = np.zeros((len(blocks), counts.max(initial=0)))
+    # the package's loop over the frames has its state in the detector, which threads cannot share, and is slower
+    session, rate, state = (
+        _load_session(),
+        np.array(RATE_HZ),
+        np.zeros((2, len(blocks), 128), dtype=np.float32),
+    )
+    for number in range(probabilities.shape[1]):
+        active = np.flatnonzero(counts > number)  # clips that have this frame
+        inputs = np.stack([blocks[clip][number] for clip in active])
+        probability, state[:, active] = session.run(
+            None, {"input": inputs, "state": state[:, active], "sr": rate}
+        )
+        probabilities[active, number] = probability[:, 0]
+    return [row[:count] >= THRESHOLD for row, count in zip(probabilities, counts, strict=True)]
+
+
+def _frame_blocks(waveform: Samples, rate_hz: int) -> Samples:
+    """Return the inputs of the network (F, CONTEXT_SAMPLES + FRAME_SAMPLES): overlapping blocks, one for each frame."""
     if rate_hz != RATE_HZ:
         import soxr
 
         waveform = soxr.resample(waveform, rate_hz, RATE_HZ, quality="HQ")
     if not len(waveform):
-        return np.zeros(0, dtype=np.bool_)
+        return np.zeros((0, CONTEXT_SAMPLES + FRAME_SAMPLES), dtype=np.float32)
     padded = np.pad(amplify(waveform), (CONTEXT_SAMPLES, -len(waveform) % FRAME_SAMPLES))
-    blocks = sliding_window_view(padded, CONTEXT_SAMPLES + FRAME_SAMPLES)[::FRAME_SAMPLES]
-    # the package's loop over the frames has its state in the detector, which threads cannot share, and is slower
-    session, rate, state = _load_session(), np.array(RATE_HZ), np.zeros((2, 1, 128), dtype=np.float32)
-    probabilities = np.empty(len(blocks))
-    for number, block in enumerate(blocks):
-        probability, state = session.run(None, {"input": block[None], "state": state, "sr": rate})
-        probabilities[number] = probability.item()
-    return probabilities >= THRESHOLD
+    return sliding_window_view(padded, CONTEXT_SAMPLES + FRAME_SAMPLES)[::FRAME_SAMPLES]
 
 
 def amplify(waveform: Samples) -> Samples:
