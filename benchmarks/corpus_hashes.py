@@ -1,4 +1,4 @@
-"""Which systems of the built-in corpus have the same bytes on another processor, as far as one machine can show it.
+"""Which systems of the built-in corpus (protocol wide) have the same bytes on another processor, as far as one machine can show it.
 
     python benchmarks/corpus_hashes.py
 
@@ -44,7 +44,7 @@ local.build_local_corpus(Path(sys.argv[1]), **settings)
 def generate(folder: Path, *, hidden: dict[str, str]) -> pd.DataFrame:
     """Generate a corpus in `folder` and return its manifest; `hidden` are further variables of the worker processes."""
     settings = {
-        "protocol": "default", "seed": 0, "train_utterances": 1, "dev_utterances": 1, "test_utterances": 1,
+        "protocol": "wide", "seed": 0, "train_utterances": 1, "dev_utterances": 1, "test_utterances": 1,
         "engines": [], "workers": 2, "utterance_timeout_s": 600.0, "max_failed_fraction": 0.0, "hidden": hidden,
     }  # fmt: skip
     subprocess.run([sys.executable, "-c", GENERATE, str(folder), json.dumps(settings)], check=True)

@@ -19,6 +19,7 @@ from makermark.foundation.figures import show_text
 from makermark.reporting.grid import GridResult, plot_grid
 from makermark.reporting.probe_plots import (
     family_styles,
+    group_neighbours,
     plot_confusion,
     plot_frechet,
     plot_label_panels,
@@ -234,6 +235,31 @@ def test_system_map_names_every_system_once_without_overlap_and_inside_the_axes(
     for box in boxes:
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+
+
+def test_neighbours_share_a_label_on_a_map_of_many_systems(tmp_path, drawn):
+    rng = np.random.default_rng(0)
+    names = np.array(
+        [f"{place}{'+' * bool(n)}{n or ''}" for place in ("far", "near", "top") for n in range(15)]
+    )
+    corners = np.repeat([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]], 15, axis=0)
+    points = (corners + rng.uniform(-2, 2, size=corners.shape)).astype(np.float32)
+    plot_system_map(tmp_path / "m.png", points, names, names, unseen=(), title="t")
+    few = points[:40]
+    plot_system_map(tmp_path / "few.png", few, names[:40], names[:40], unseen=(), title="t")
+    many_labels, few_labels = (
+        [text.get_text() for text in f.axes[0].texts if text.get_text()] for f in drawn
+    )
+    assert sorted(many_labels) == ["far and 14 more", "near and 14 more", "top and 14 more"]
+    assert sorted(few_labels) == sorted(names[:40])
+    assert len(drawn[0].axes[0].collections) == 45
+
+
+def test_no_two_systems_of_a_label_are_further_apart_than_allowed():
+    line = np.array([[n, 0.0] for n in range(6)], dtype=np.float32)
+    groups = group_neighbours(line, max_distance=1.5)
+    assert sorted(number for group in groups for number in group) == list(range(6))
+    assert max(np.ptp(line[group, 0]) for group in groups) == 1
 
 
 def test_labels_are_beside_their_own_points(tmp_path, drawn):

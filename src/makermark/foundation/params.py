@@ -85,7 +85,7 @@ FileName = Annotated[str, AfterValidator(_check_file_name)]
 class LocalParams(Section):
     """The built-in corpus (makermark.corpora.local)."""
 
-    protocol: Literal["small", "default", "full"]
+    protocol: Literal["small", "wide", "full"]
     seed: int
     train_utterances: IntFromTwo
     dev_utterances: IntFromTwo

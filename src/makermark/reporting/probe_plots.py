@@ -17,6 +17,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from makermark.foundation.arrays import Float32Array, IntArray, StrArray
 from makermark.foundation.errors import ScoringError
@@ -38,6 +39,8 @@ MIN_LABELLED_PERCENT = 0.5  # smaller shares have no text
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PANEL_COLUMNS = 4
 MAP_NOTE = "UMAP: neighbours lie together; far distances have no meaning"
+MAX_NAMED_SYSTEMS = 40  # with more systems, neighbouring ones share a label
+LABEL_GROUP_EXTENT = 0.08  # largest distance inside a label, as a share of the map's longer side
 MIN_SPECTRAL_POINTS = 10  # UMAP's spectral initialisation fails for fewer points
 
 
@@ -166,9 +169,16 @@ def plot_system_map(
     """Plot points (N, 2) with the name of every system at its points; families (N,) have colours and markers.
 
     Systems in `unseen` have hollow markers. The most frequent families have a colour of their own, the others are grey.
+    Above MAX_NAMED_SYSTEMS systems, those that lie close together share a label: the shortest name and how many more.
     """
     names = np.unique(systems).tolist()
-    side = 7.4 * max(1.0, (len(names) / 30) ** 0.5)
+    centres = np.stack([central_point(points[systems == name]) for name in names])
+    labels = [[number] for number in range(len(names))]
+    if len(names) > MAX_NAMED_SYSTEMS:
+        labels = group_neighbours(
+            centres, max_distance=LABEL_GROUP_EXTENT * float(np.ptp(points, axis=0).max())
+        )
+    side = 7.4 * max(1.0, (len(labels) / 30) ** 0.5)
     figure = Figure(figsize=(side, 0.9 * side))
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.99)
     axes = figure.subplots()
@@ -182,8 +192,8 @@ def plot_system_map(
     axes.margins(0.11)
     label_points(
         axes,
-        names,
-        np.stack([central_point(points[systems == name]) for name in names]),
+        [label_of_group([names[number] for number in group]) for group in labels],
+        np.stack([central_point(centres[group]) for group in labels]),
         avoid=points,
         fontsize=8.5,
     )
@@ -234,6 +244,18 @@ def central_point(points: Float32Array) -> Float32Array:
     """Return the one of points (N, 2) that is nearest to their median."""
     nearest: Float32Array = points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
     return nearest
+
+
+def group_neighbours(centres: Float32Array, *, max_distance: float) -> list[list[int]]:
+    """Return groups of row numbers of `centres` (C, 2), no two rows of a group further apart than `max_distance`."""
+    groups = fcluster(linkage(centres, method="complete"), max_distance, criterion="distance")
+    return [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
+
+
+def label_of_group(names: Sequence[str]) -> str:
+    """Return the label of systems that lie close together on a map."""
+    shortest = min(names, key=lambda name: (len(name), name))
+    return shortest if len(names) == 1 else f"{shortest} and {len(names) - 1} more"
 
 
 def plot_label_panels(

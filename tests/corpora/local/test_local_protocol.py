@@ -10,9 +10,9 @@ from makermark.corpora.local.engines import ENGINES
 from makermark.corpora.local.protocol import FOLDER, PROTOCOLS, read_protocol, read_synthesisers
 from makermark.corpora.local.utterance_plan import plan_utterances, read_texts
 from makermark.corpora.local.vocoders import VOCODERS
+from makermark.experiments.presets import preset
 from makermark.foundation.errors import CorpusError
 from makermark.foundation.manifest import STRATA, stratum_name
-from makermark.foundation.params import read_params
 
 UTTERANCES = {"train": 50, "dev": 30, "test": 30}
 LANGUAGES = [*read_protocol("small").seen_languages, *read_protocol("small").unseen_languages]
@@ -130,7 +130,7 @@ def without_npm(protocol):
     return protocol._select(lambda system: not any(name.startswith("npm:") for name in system.packages))
 
 
-@pytest.mark.parametrize("name", ["default", "full", "full without npm"])
+@pytest.mark.parametrize("name", ["wide", "full", "full without npm"])
 def test_wide_protocols_have_80_systems_of_12_generators_and_8_waveform_makers(name):
     protocol = without_npm(read_protocol("full")) if "without" in name else read_protocol(name)
     names = [system.name for system in protocol.systems]
@@ -145,48 +145,48 @@ def test_wide_protocols_have_80_systems_of_12_generators_and_8_waveform_makers(n
         assert len(new) >= 8
 
 
-def test_default_protocol_needs_no_package_from_npm():
-    assert without_npm(read_protocol()) == read_protocol()
+def test_wide_protocol_needs_no_package_from_npm():
+    assert without_npm(read_protocol("wide")) == read_protocol("wide")
 
 
 @pytest.mark.engines
-def test_strata_of_the_default_corpus_have_a_hundred_utterances(default_plan):
-    for split, counts in count_strata(default_plan, read_protocol()).items():
+def test_strata_of_the_wide_corpus_have_a_hundred_utterances(wide_plan):
+    for split, counts in count_strata(wide_plan, read_protocol("wide")).items():
         assert set(counts) == set(STRATA), split
         assert min(counts.values()) >= 100, (split, counts)
 
 
 @pytest.mark.engines
-def test_docs_state_the_size_of_the_default_corpus(default_plan):
-    counts = Counter(utterance.split for utterance in default_plan)
+def test_docs_state_the_size_of_the_wide_corpus(wide_plan):
+    counts = Counter(utterance.split for utterance in wide_plan)
     page = (Path(__file__).parents[3] / "docs/local-corpus.md").read_text(encoding="utf-8")
     assert f"| utterances | {counts['train']:,} | {counts['dev']:,} | {counts['test']:,} |" in page
-    assert f"It has {len(default_plan):,} utterances" in page.replace("\n", " ")
+    assert f"It has {len(wide_plan):,} utterances" in page.replace("\n", " ")
 
 
 @pytest.mark.engines
-def test_systems_with_slow_vocoders_speak_half_as_often(default_plan):
+def test_systems_with_slow_vocoders_speak_half_as_often(wide_plan):
     counts = Counter(
-        (u.split, u.system.name) for u in default_plan if u.language in read_protocol().seen_languages
+        (u.split, u.system.name) for u in wide_plan if u.language in read_protocol("wide").seen_languages
     )
     assert counts["train", "pico"] == counts["train", "pico+griffin-lim"] == 15
     assert counts["train", "pico+hifigan-universal"] == 8  # half, rounded up
     assert (counts["test", "kokoro"], counts["test", "kokoro+straight"]) == (8, 4)
 
 
-def test_full_protocol_extends_the_default():
-    default, full = read_protocol(), read_protocol("full")
+def test_full_protocol_extends_the_wide_one():
+    wide, full = read_protocol("wide"), read_protocol("full")
     for part in ("train", "dev_unseen", "test_unseen"):
-        of_default, of_full = ({system.name for system in getattr(p, part)} for p in (default, full))
-        assert of_default < of_full, part
-    added = {system.name for system in full.systems} - {system.name for system in default.systems}
+        of_wide, of_full = ({system.name for system in getattr(p, part)} for p in (wide, full))
+        assert of_wide < of_full, part
+    added = {system.name for system in full.systems} - {system.name for system in wide.systems}
     assert {name for name in added if not name.startswith("flite")} == {
         "espeak-ng-klatt+straight", "ru_tts+straight", "hibari+straight", "hibari+hifigan-lj", "hibari+hifigan-16k",
     }  # fmt: skip
-    assert (full.utterance_share, full.seen_languages) == ({}, default.seen_languages)
+    assert (full.utterance_share, full.seen_languages) == ({}, wide.seen_languages)
 
 
-@pytest.mark.parametrize("name", ["default", "full"])
+@pytest.mark.parametrize("name", ["wide", "full"])
 def test_dev_and_test_hold_out_different_engines_and_vocoders(name):
     protocol = read_protocol(name)
     for attribute in (lambda s: s.synthesiser.engine, lambda s: s.vocoder):
@@ -232,13 +232,13 @@ def test_cell_of_the_plan_is_its_system_and_split():
 
 
 @pytest.fixture(scope="module")
-def default_plan():
-    """The plan of `make repro`."""
-    if read_protocol().select_installed() != read_protocol():
+def wide_plan():
+    """The plan of the preset local-wide."""
+    if read_protocol("wide").select_installed() != read_protocol("wide"):
         pytest.skip("not all packages of the extra local are installed")
-    params = read_params(Path(__file__).parents[3] / "params.yaml").local
-    counts = {split: getattr(params, f"{split}_utterances") for split in ("train", "dev", "test")}
-    return plan_utterances(read_protocol(), utterances=counts, seed=params.seed)
+    params = yaml.safe_load(preset("local-wide"))["local"]
+    counts = {split: params[f"{split}_utterances"] for split in ("train", "dev", "test")}
+    return plan_utterances(read_protocol("wide"), utterances=counts, seed=params["seed"])
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +281,7 @@ def test_limit_of_a_generator_caps_its_utterances():
 
 
 def test_unknown_protocol_raises_with_the_choices():
-    with pytest.raises(CorpusError, match=r"unknown local\.protocol 'fulll'.*'default', 'full'"):
+    with pytest.raises(CorpusError, match=r"unknown local\.protocol 'fulll'.*'wide', 'full'"):
         read_protocol("fulll")
 
 

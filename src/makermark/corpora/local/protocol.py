@@ -20,8 +20,7 @@ from makermark.foundation.errors import CorpusError
 log = logging.getLogger(__name__)
 
 FOLDER = resources.files("makermark.corpora.local") / "protocols"
-DEFAULT = "default"
-PROTOCOLS = ("small", DEFAULT, "full")  # values of `local.protocol`
+PROTOCOLS = ("small", "wide", "full")  # values of `local.protocol`
 PARTS = {
     "train": "train",
     "dev": "dev_unseen",
@@ -184,13 +183,13 @@ def _vocoder_engines(system: System) -> set[str]:
 
 
 @cache
-def read_synthesisers(protocol: str = DEFAULT) -> dict[str, Synthesiser]:
+def read_synthesisers(protocol: str) -> dict[str, Synthesiser]:
     """Return the synthesisers of the systems of a protocol by name."""
     return {system.synthesiser.name: system.synthesiser for system in read_protocol(protocol).systems}
 
 
 @cache
-def read_protocol(name: str = DEFAULT) -> Protocol:
+def read_protocol(name: str) -> Protocol:
     """Return the content of protocols/NAME.yaml. Raises CorpusError for an unknown name."""
     if name not in PROTOCOLS:
         raise CorpusError(f"corpus local: unknown local.protocol {name!r}; it is one of {list(PROTOCOLS)}")
