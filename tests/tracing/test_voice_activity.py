@@ -54,7 +54,13 @@ def vowels(seconds, *, system="middle", seed=0):
 def test_clips_in_one_call_do_not_affect_each_other():
     half = RATE_HZ // 2
     with_pause = np.concatenate([vowels(1.0), np.zeros(half, np.float32), vowels(0.7, system="fast")])
-    clips = [vowels(1.0), NOT_SPEECH["white noise"].astype(np.float32), np.zeros(0, np.float32), with_pause, vowels(0.3)]
+    clips = [
+        vowels(1.0),
+        NOT_SPEECH["white noise"].astype(np.float32),
+        np.zeros(0, np.float32),
+        with_pause,
+        vowels(0.3),
+    ]
     alone = [speech_frames(clip, RATE_HZ) for clip in clips]
     assert [frames.sum() > 0 for frames in alone] == [True, False, False, True, True]
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 3, 0]):

@@ -39,7 +39,8 @@ def restore() -> None:
 @app.command("preset")
 def print_preset(
     name: Annotated[
-        str, typer.Argument(help="Name of the preset: local, local-wide, local-full, mlaad-resnet or mlaad-ssl.")
+        str,
+        typer.Argument(help="Name of the preset: local, local-wide, local-full, mlaad-resnet or mlaad-ssl."),
     ],
 ) -> None:
     """Print a complete params.yaml, as in `makermark preset mlaad-resnet > params.yaml`."""
