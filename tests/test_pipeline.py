@@ -199,7 +199,9 @@ def test_float16_features_do_not_change_the_eer(project):
 
 
 def test_run_in_mlflow_has_model_scores_and_commit(project):
-    (mlflow_run,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0-e3"]
+    (mlflow_run,) = [
+        r for r in runs(project) if r.info.run_name == "spectral-statistics-ge2e-balanced-50-s0-e3"
+    ]
     assert mlflow_run.info.status == "FINISHED"
     assert mlflow_run.data.tags["makermark.model_sha256"] == digest(project / "models/best.safetensors")
     assert mlflow_run.data.tags["git.commit"] == run(project, "git", "rev-parse", "HEAD~1").stdout.strip()
@@ -272,7 +274,7 @@ def test_commands_show_results_trace_and_info(project):
     ).stdout
     assert json.loads(trace.splitlines()[-1])["model_sha256"] == digest(project / "models/best.safetensors")
     info = run(project, "makermark", "info").stdout
-    assert "resnet34-ge2e-balanced-50-s0-e3" in info
+    assert "spectral-statistics-ge2e-balanced-50-s0-e3" in info
     assert "local:" in info
 
 
@@ -294,7 +296,7 @@ def test_another_loss_reruns_training_and_later_stages_only(project):
     assert float(shown[0]["test.eer_micro_percent"]) == pytest.approx(headline["test"]["eer_micro_percent"])
     assert not [name for name in shown[0] if ".strata." in name]
     assert "eer_micro_percent" in run(project, "dvc", "metrics", "diff").stdout
-    assert "resnet34-softmax-random-50-s0-e3" in [r.info.run_name for r in runs(project)]
+    assert "spectral-statistics-softmax-random-50-s0-e3" in [r.info.run_name for r in runs(project)]
     run(project, "git", "checkout", "-q", ".")
     run(project, "dvc", "checkout")
 
@@ -314,7 +316,7 @@ def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project
     output = run(project, "dvc", "exp", "run", "--temp", "-S", "score.p_target=0.3").stdout
     assert stages_run(output) == ["check", "score", "fuse", "headline"]
     assert len(runs(project)) == before
-    (scored,) = [r for r in runs(project) if r.info.run_name == "resnet34-ge2e-balanced-50-s0-e3"]
+    (scored,) = [r for r in runs(project) if r.info.run_name == "spectral-statistics-ge2e-balanced-50-s0-e3"]
     stored = Path(scored.info.artifact_uri.removeprefix("file://"), "metrics/score.json").read_bytes()
     assert stored != (project / "metrics/score.json").read_bytes()  # another prior, another min_dcf
 

@@ -15,6 +15,7 @@ from makermark.foundation.manifest import Manifest, add_seen_columns
 FBANK = {
     "sample_rate_hz": 16000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 40, "log_offset": 1e-6
 }  # fmt: skip
+LOG_MELS = {"front_end": "fbank", "normalise": "mean-variance"}  # settings of backbones over filter banks
 VOICES = {  # syllables per second, factor for the formants, frequency of the vibrato in Hz
     "slow": (8, 0.87, 1.5),
     "middle": (9, 1.0, 5.0),

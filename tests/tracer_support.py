@@ -23,7 +23,7 @@ from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_c
 from makermark.models.extraction import embed_rows
 from makermark.tracing.build import BuiltTracer, build_tracer
 from makermark.tracing.bundle import write_bundle
-from tests_support import speech_corpus
+from tests_support import LOG_MELS, speech_corpus
 
 CONTENT: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
 CONTENT["trace"] |= {"clip_seconds": [0.5, 1.0], "clips_per_system": 4, "min_speech_seconds": 0.3}
@@ -82,11 +82,18 @@ def _build_world(folder: Path, content: dict[str, Any]) -> World:
     )  # untrained weights with which embeddings of one system are closer, also for clips of 0.5 s
     settings = {"scale": 10.0, "bias": -5.0, "variant": "wan2018"}
     parts = {
-        "backbone": backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu"),
+        "backbone": backbones.build(
+            "resnet34",
+            dim=8,
+            width=40,
+            **LOG_MELS,
+            pooling="sap",
+            stem_order="norm-relu",
+        ),
         "loss": losses.build("ge2e", num_systems=2, dim=8, **settings),
     }
     metadata = CheckpointMetadata(
-        backbone="resnet34", backbone_settings={"pooling": "sap", "stem_order": "norm-relu"}, dim=8,
+        backbone="resnet34", backbone_settings={**LOG_MELS, "pooling": "sap", "stem_order": "norm-relu"}, dim=8,
         loss="ge2e", loss_settings=settings,
         systems=["middle", "slow"], languages=["en"], front_end="fbank", width=40,
         front_end_parameters=dict(front_end.parameters()), feature_fingerprint="f" * 64, params=content, epoch=1,

@@ -33,7 +33,7 @@ from makermark.foundation.manifest import add_seen_columns, read_manifest, write
 from makermark.models import backbones, losses
 from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_checkpoint, save_checkpoint
 from makermark.scoring.pairs import equal_error_rate, score_all_pairs
-from tests_support import FBANK, speech_corpus
+from tests_support import FBANK, LOG_MELS, speech_corpus
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 PARAMS["score"]["bootstrap_samples"] = 20
@@ -50,7 +50,11 @@ def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
     front_end = features.build("fbank", **FBANK)
     metadata = CheckpointMetadata(
         backbone="resnet34",
-        backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
+        backbone_settings={
+            **LOG_MELS,
+            "pooling": "sap",
+            "stem_order": "norm-relu",
+        },
         dim=10,
         loss=loss,
         loss_settings=SETTINGS[loss],
@@ -67,7 +71,14 @@ def checkpoint(stem: Path, *, loss: str = "amsoftmax", **changes) -> Path:
         versions={},
     )
     parts = {
-        "backbone": backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="norm-relu"),
+        "backbone": backbones.build(
+            "resnet34",
+            dim=10,
+            width=40,
+            **LOG_MELS,
+            pooling="sap",
+            stem_order="norm-relu",
+        ),
         "loss": losses.build(loss, num_systems=2, dim=10, **SETTINGS[loss]),
     }
     save_checkpoint(stem, copy_weights(parts), dataclasses.replace(metadata, **changes))

@@ -82,7 +82,9 @@ def test_build_raises_for_unknown_missing_or_invalid_setting(name):
 
 
 def test_build_raises_for_unknown_front_end():
-    with pytest.raises(ParamsError, match=r"'fbanks'; .*one of \['fbank', 'waveform', 'wav2vec2'\]"):
+    with pytest.raises(
+        ParamsError, match=r"'fbanks'; .*one of \['fbank', 'linear-fbank', 'waveform', 'wav2vec2'\]"
+    ):
         features.build("fbanks")
 
 
@@ -102,8 +104,19 @@ def test_fbank_raises_for_setting_out_of_range(setting, value, message, make_fro
         make_front_end("fbank", **{setting: value})
 
 
-def log_mels_by_formula(waveform, *, rate_hz=16000, n_fft=512, win=400, hop=160, bands=40, offset=1e-6):
-    """Compute log-mels (T, F) frame by frame in float64, with filters as triangles over frequency."""
+def mel_corners_hz(bands, rate_hz):
+    mel = np.linspace(0, 2595 * np.log10(1 + rate_hz / 2 / 700), bands + 2)
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def linear_corners_hz(bands, rate_hz):
+    return np.arange(bands + 2) * rate_hz / 2 / (bands + 1)
+
+
+def log_energies_by_formula(
+    waveform, *, corners=mel_corners_hz, rate_hz=16000, n_fft=512, win=400, hop=160, bands=40, offset=1e-6
+):
+    """Compute log energies (T, F) frame by frame in float64, with filters as triangles over frequency."""
     window = np.zeros(n_fft)
     start = (n_fft - win) // 2
     window[start : start + win] = scipy.signal.get_window("hamming", win, fftbins=True)
@@ -111,8 +124,7 @@ def log_mels_by_formula(waveform, *, rate_hz=16000, n_fft=512, win=400, hop=160,
     count = 1 + len(waveform) // hop
     frames = np.stack([padded[t * hop : t * hop + n_fft] * window for t in range(count)])
     power = np.abs(scipy.fft.rfft(frames, axis=1)) ** 2
-    mel = np.linspace(0, 2595 * np.log10(1 + rate_hz / 2 / 700), bands + 2)
-    corner_hz = 700 * (10 ** (mel / 2595) - 1)
+    corner_hz = corners(bands, rate_hz)
     bin_hz = np.linspace(0, rate_hz / 2, n_fft // 2 + 1)
     filters = np.stack(
         [np.interp(bin_hz, corner_hz[m : m + 3], [0, 1, 0], left=0, right=0) for m in range(bands)]
@@ -130,9 +142,34 @@ def float16_rounding_error(values):
 def test_log_mels_equal_formula_up_to_float16_rounding(samples, seed, level):
     waveform = level * voice(samples / 16000, seed=seed)
     (output,) = features.build("fbank", **SETTINGS["fbank"]).transform([waveform])
-    expected = log_mels_by_formula(waveform)
+    expected = log_energies_by_formula(waveform)
     assert output.shape == expected.shape == (1 + samples // 160, 40)
     assert (np.abs(output.astype(float) - expected) <= float16_rounding_error(expected)).all()
+
+
+@given(samples=st.integers(513, 9000), seed=st.integers(0, 1000), level=st.sampled_from([1.0, 0.01]))
+@settings(max_examples=40, deadline=None)
+def test_linear_bands_equal_formula_up_to_float16_rounding(samples, seed, level):
+    waveform = level * voice(samples / 16000, seed=seed)
+    (output,) = features.build("linear-fbank", **SETTINGS["linear-fbank"]).transform([waveform])
+    expected = log_energies_by_formula(
+        waveform, corners=linear_corners_hz, n_fft=1024, win=1024, hop=256, bands=80
+    )
+    assert output.shape == expected.shape == (1 + samples // 256, 80)
+    assert (np.abs(output.astype(float) - expected) <= float16_rounding_error(expected)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "corners"), [("fbank", mel_corners_hz), ("linear-fbank", linear_corners_hz)]
+)
+def test_band_centres_are_the_peaks_of_the_filters(name, corners, make_front_end):
+    """A tone at the centre of a band has its largest energy there."""
+    front_end = make_front_end(name)
+    centres = front_end.band_centres_hz()
+    np.testing.assert_allclose(centres, corners(front_end.width, 16000)[1:-1])
+    for band in (front_end.width // 2, front_end.width - 3):
+        tone = 0.1 * np.sin(2 * np.pi * centres[band] * np.arange(16000) / 16000)
+        assert front_end.transform([tone.astype(np.float32)])[0][20].argmax() == band
 
 
 def test_log_mels_equal_torchaudio(make_front_end):
@@ -147,7 +184,7 @@ def test_log_mels_equal_torchaudio(make_front_end):
 
 def test_float16_error_is_below_half_a_percent_of_band_deviation(make_front_end):
     waveform = voice(4.0, seed=9)
-    exact = log_mels_by_formula(waveform)
+    exact = log_energies_by_formula(waveform)
     (stored,) = make_front_end().transform([waveform])
     error, spread = stored.astype(float) - exact, exact.std(axis=0)
     assert (np.sqrt((error**2).mean(axis=0)) < 0.005 * spread).all()

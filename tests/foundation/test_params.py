@@ -25,9 +25,9 @@ def read(content, tmp_path):
 
 def test_the_projects_own_params_are_read_and_name_the_experiment(content, tmp_path):
     params = read(content | {"loss": "softmax", "sampler": "random", "dim": 10, "seed": 3}, tmp_path)
-    assert params.experiment == "resnet34-softmax-random-10-s3"
+    assert params.experiment == "spectral-statistics-softmax-random-10-s3"
     content["train"] |= {"epochs": 1, "warmup_epochs": 0.5}
-    assert read(content, tmp_path).experiment == "resnet34-ge2e-balanced-50-s0-e1"
+    assert read(content, tmp_path).experiment == "spectral-statistics-ge2e-balanced-50-s0-e1"
     assert params.train.learning_rate == content["train"]["learning_rate"]
 
 

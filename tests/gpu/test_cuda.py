@@ -20,6 +20,7 @@ from makermark.training.crops import DeviceCrops, HostCrops
 from makermark.training.cuda_graph import CudaGraph, GraphedStep
 from makermark.training.loop import build_optimizer
 from makermark.training.step import EagerStep, draw_inputs, take_step
+from tests_support import LOG_MELS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,7 +48,7 @@ def train_steps(loss_name, build_step):
     """Take eight steps on the CUDA device, on features that lie there; return the losses and the final weights."""
     device = torch.device("cuda")
     torch.manual_seed(0)
-    network = backbones.build("resnet34", dim=8, width=40, pooling="mean").to(device).train()
+    network = backbones.build("resnet34", dim=8, width=40, **LOG_MELS, pooling="mean").to(device).train()
     loss = losses.build(loss_name, num_systems=4, dim=8, **SETTINGS[loss_name]).to(device)
     groups = [*network.param_groups(1e-3), ParamGroup([*loss.parameters()], 1e-3)]
     optimizer = build_optimizer(groups, weight_decay=0.0, rate_on=device)

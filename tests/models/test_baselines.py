@@ -28,7 +28,7 @@ from makermark.models.embed_corpus import (
     embed_corpus,
     installed_baselines,
 )
-from tests_support import FBANK, speech_corpus
+from tests_support import FBANK, LOG_MELS, speech_corpus
 
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -46,7 +46,11 @@ def corpus(tmp_path_factory):
 
 MODEL = CheckpointMetadata(
     backbone="resnet34",
-    backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
+    backbone_settings={
+        **LOG_MELS,
+        "pooling": "sap",
+        "stem_order": "norm-relu",
+    },
     dim=10,
     loss="softmax",
     loss_settings={},

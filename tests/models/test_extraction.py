@@ -14,7 +14,7 @@ from makermark.models import backbones, losses
 from makermark.models.checkpoint import CheckpointMetadata, copy_weights, load_checkpoint, save_checkpoint
 from makermark.models.embed_corpus import log_mel_statistics, standardise
 from makermark.models.extraction import embed, embed_rows
-from tests_support import FBANK, speech_corpus
+from tests_support import FBANK, LOG_MELS, speech_corpus
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,14 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    network = backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="norm-relu")
+    network = backbones.build(
+        "resnet34",
+        dim=10,
+        width=40,
+        **LOG_MELS,
+        pooling="sap",
+        stem_order="norm-relu",
+    )
     for module in network.modules():  # statistics as after training, other than 0 and 1
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -54,7 +61,11 @@ def weights(backbone):
 def metadata():
     return CheckpointMetadata(
         backbone="resnet34",
-        backbone_settings={"pooling": "sap", "stem_order": "norm-relu"},
+        backbone_settings={
+            **LOG_MELS,
+            "pooling": "sap",
+            "stem_order": "norm-relu",
+        },
         dim=10,
         loss="amsoftmax",
         loss_settings={"margin": 0.2, "scale": 30.0},
@@ -121,7 +132,14 @@ def test_load_checkpoint_computes_what_an_earlier_version_computed(tmp_path, met
     """Checkpoints without `stem_order` and `variant` come from the order relu-norm and the loss of Wan 2018."""
     torch.manual_seed(0)
     parts = {
-        "backbone": backbones.build("resnet34", dim=10, width=40, pooling="sap", stem_order="relu-norm"),
+        "backbone": backbones.build(
+            "resnet34",
+            dim=10,
+            width=40,
+            **LOG_MELS,
+            pooling="sap",
+            stem_order="relu-norm",
+        ),
         "loss": losses.build("ge2e", num_systems=2, dim=10, scale=9.0, bias=-4.0, variant="wan2018"),
     }
     earlier = dataclasses.replace(

@@ -199,8 +199,11 @@ def test_training_uses_augmented_views_and_is_unchanged_without_them(tmp_path, m
     plain = train(tmp_path, tmp_path / "plain").read_bytes()
     noisy = train(tmp_path, tmp_path / "noisy", augment="noise").read_bytes()
     again = train(tmp_path, tmp_path / "again", augment="noise").read_bytes()
-    assert (tmp_path / "features/fbank-noise-0/index.json").exists()
+    assert (tmp_path / "features/linear-fbank-noise-0/index.json").exists()
     assert noisy == again
     assert noisy != plain
     assert train(tmp_path, tmp_path / "back").read_bytes() == plain
-    assert parse_params(CONTENT | {"augment": "noise"}).experiment == "resnet34-ge2e-balanced-50-s0-noise-e1"
+    assert (
+        parse_params(CONTENT | {"augment": "noise"}).experiment
+        == "spectral-statistics-ge2e-balanced-50-s0-noise-e1"
+    )

@@ -24,14 +24,14 @@ from makermark.models.checkpoint import load_checkpoint
 from makermark.models.losses.real_vs_spoof import BONAFIDE, SYNTHETIC
 from makermark.training import run
 from makermark.training.bonafide_pretraining import read_pretraining_data
-from tests_support import FBANK, recorded_speech, speech_corpus
+from tests_support import FBANK, LOG_MELS, recorded_speech, speech_corpus
 
 REPOSITORY = Path(__file__).parents[2]
 PARAMS = read_params(REPOSITORY / "params.yaml")
 REFD = {**PARAMS.losses["refd"], "emphasis_epochs": 2, "emphasis_batch": 8}
 SMALL = PARAMS.replace(
     backbone="ecapa",
-    backbones={"ecapa": {"channels": 16, "pooling": "mean"}},
+    backbones={"ecapa": {**LOG_MELS, "channels": 16, "pooling": "mean"}},
     loss="refd",
     dim=8,
     losses={**PARAMS.losses, "refd": REFD},

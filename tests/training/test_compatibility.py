@@ -15,6 +15,7 @@ from makermark.foundation.params import read_params
 from makermark.models.losses import LOSSES
 from makermark.training import components
 from makermark.training.components import check_params
+from tests_support import LOG_MELS
 
 REPOSITORY = Path(__file__).parents[2]
 PARAMS = read_params(REPOSITORY / "params.yaml")
@@ -52,7 +53,18 @@ def test_check_params_accepts_the_random_sampler_for_a_loss_without_groups(param
         ({"samplers": {"balanced": {"batch_systems": 4, "utterances_per_system": 1}}}, "make it 2 or more"),
         ({"losses": {"ge2e": {"scale": 10.0, "bais": -5.0}}}, r"unknown settings \['bais'\]"),
         ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0, "variant": "wan2018"}}}, "scale is -1.0"),
-        ({"backbones": {"resnet34": {"pooling": "max", "stem_order": "norm-relu"}}}, "max"),
+        (
+            {
+                "backbones": {
+                    "resnet34": {
+                        **LOG_MELS,
+                        "pooling": "max",
+                        "stem_order": "norm-relu",
+                    }
+                }
+            },
+            "max",
+        ),
         (
             {"samplers": {"balanced": {"batch_systems": 0, "utterances_per_system": 6}}},
             "batch_systems is 0; it is at",

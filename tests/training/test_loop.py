@@ -23,6 +23,7 @@ from makermark.training import loop, samplers
 from makermark.training.crops import HostCrops
 from makermark.training.loop import build_optimizer, train, train_epoch
 from makermark.training.resume import ResumeFile, TrainingState
+from tests_support import LOG_MELS
 
 EPOCHS = 4
 
@@ -56,7 +57,7 @@ def run_training(
     rows = {split: manifest.rows[manifest.rows["split"] == split] for split in ("train", "dev")}
     systems, labels = np.unique(rows["train"]["system"].to_numpy(dtype=str), return_inverse=True)
     torch.manual_seed(seed)
-    backbone = backbones.build("ecapa", dim=8, width=40, channels=16, pooling="mean")
+    backbone = backbones.build("ecapa", dim=8, width=40, **LOG_MELS, channels=16, pooling="mean")
     if dropout:
         backbone.embedding = nn.Sequential(nn.Dropout(dropout), backbone.embedding)
     settings = {"scale": 10.0, "bias": -5.0, "variant": "wan2018"} if loss == "ge2e" else {}

@@ -40,7 +40,7 @@ def restore() -> None:
 def print_preset(
     name: Annotated[
         str,
-        typer.Argument(help="Name of the preset: local, local-wide, local-full, mlaad-resnet or mlaad-ssl."),
+        typer.Argument(help="Name of the preset: local, local-small, local-full, mlaad-resnet or mlaad-ssl."),
     ],
 ) -> None:
     """Print a complete params.yaml, as in `makermark preset mlaad-resnet > params.yaml`."""

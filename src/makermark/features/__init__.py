@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from makermark.features.fbank import Fbank
+from makermark.features.fbank import Fbank, LinearFbank
 from makermark.features.front_end import FrontEnd, Scalar
 from makermark.features.ssl import SslFeatures
 from makermark.features.waveform import Waveform
@@ -12,6 +12,7 @@ from makermark.foundation.settings import build_registered
 
 FRONT_ENDS: dict[str, Callable[..., FrontEnd]] = {
     "fbank": Fbank,
+    "linear-fbank": LinearFbank,
     "waveform": Waveform,
     "wav2vec2": SslFeatures,
 }

@@ -1,4 +1,4 @@
-"""Log-mel filterbanks (Koutsianos et al. 2025, section 3) of many utterances in one pass.
+"""Logarithmic filter banks, on the mel scale or equally spaced, of many utterances in one pass.
 
 Axes: T frames, F bands.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from makermark.features.front_end import MINUTE_SAMPLES, Features, Scalar
+from makermark.foundation.arrays import FloatArray
 from makermark.foundation.audio import RESAMPLER, Samples
 from makermark.foundation.errors import ParamsError
 
@@ -23,24 +24,23 @@ if TYPE_CHECKING:
 CHUNK_FRAMES = 512  # their buffers take 3 MB and stay in the CPU cache; smaller chunks cost more in calls
 
 
-class Fbank:
-    """log(mel + log_offset), where mel = filters . |STFT|^2, with the defaults of torchaudio's MelSpectrogram.
+class FilterBank:
+    """log(energies + log_offset), where energies = filters . |STFT|^2: what `Fbank` and `LinearFbank` share.
 
     - Frames of `n_fft` samples, `hop_length` apart; frame t is centred on sample t hop_length. The waveform is
       extended by reflection, n_fft / 2 samples at both ends. T = 1 + samples // hop_length.
     - Window: periodic Hamming of `win_length` samples in the middle of the frame. No pre-emphasis, no dither.
     - Power spectrum (exponent 2), not normalised by the window.
-    - `n_mels` triangular filters on the HTK mel scale, 2595 log10(1 + f / 700), from 0 Hz to half the
-      sample rate, of height 1 (no area normalisation).
+    - Triangular filters of height 1 (no area normalisation), each from the centre of the band below to that of the
+      band above, from 0 Hz to half the sample rate.
     - Natural logarithm, stored as float16: 11 significant bits, an error of at most 0.004 where |log| < 16.
 
-    Frames are cut into buffers that are used again, and the mel product runs in two parts: a third of the processor
-    time of a loop over torchaudio's MelSpectrogram, with equal features (benchmarks/README.md).
-
-    Raises ParamsError for a setting out of range.
+    Frames are cut into buffers that are used again, and the product with the filters runs in two parts: a third of
+    the processor time of a loop over torchaudio's MelSpectrogram, with equal features (benchmarks/README.md).
     """
 
-    name = "fbank"
+    name: ClassVar[str]
+    bands_setting: ClassVar[str]  # the setting with the number of bands
     dtype: np.dtype[Any] = np.dtype(np.float16)
     chunk_samples = MINUTE_SAMPLES
 
@@ -51,36 +51,48 @@ class Fbank:
         n_fft: int,
         win_length: int,
         hop_length: int,
-        n_mels: int,
+        bands: int,
         log_offset: float,
     ) -> None:
-        minimums = {"sample_rate_hz": 1, "n_fft": 2, "win_length": 1, "hop_length": 1, "n_mels": 1}
+        minimums = {"sample_rate_hz": 1, "n_fft": 2, "win_length": 1, "hop_length": 1, self.bands_setting: 1}
         settings = {
             "sample_rate_hz": sample_rate_hz,
             "n_fft": n_fft,
             "win_length": win_length,
             "hop_length": hop_length,
-            "n_mels": n_mels,
+            self.bands_setting: bands,
         }
         for setting, value in settings.items():
             if value < minimums[setting]:
                 raise ParamsError(
-                    f"front end fbank: {setting} is {value}; it must be at least {minimums[setting]}"
+                    f"front end {self.name}: {setting} is {value}; it must be at least {minimums[setting]}"
                 )
         if n_fft % 2:
-            raise ParamsError(f"front end fbank: n_fft is {n_fft}; it must be even")
+            raise ParamsError(f"front end {self.name}: n_fft is {n_fft}; it must be even")
         if win_length > n_fft:
             raise ParamsError(
-                f"front end fbank: win_length is {win_length}; it must be at most n_fft ({n_fft})"
+                f"front end {self.name}: win_length is {win_length}; it must be at most n_fft ({n_fft})"
             )
         if not log_offset > 0:
-            raise ParamsError(f"front end fbank: log_offset is {log_offset}; it must be above 0")
+            raise ParamsError(f"front end {self.name}: log_offset is {log_offset}; it must be above 0")
         self._settings = settings
         self.sample_rate_hz = sample_rate_hz
-        self.width = n_mels
+        self.width = bands
         self.frames_per_second = sample_rate_hz / hop_length
         self.min_samples = n_fft // 2 + 1  # reflection needs n_fft / 2 samples besides the first
         self._half, self._hop, self._log_offset = n_fft // 2, hop_length, float(log_offset)
+
+    def band_centres_hz(self) -> FloatArray:
+        """Return the peak frequency of each filter, (F,)."""
+        raise NotImplementedError
+
+    def _scale_parameters(self) -> dict[str, Scalar]:
+        """Return what describes the scale of the bands among `parameters`."""
+        raise NotImplementedError
+
+    def _filter_matrix(self) -> Tensor:
+        """Return the filters (n_fft / 2 + 1, F)."""
+        raise NotImplementedError
 
     def parameters(self) -> dict[str, Scalar]:
         return {
@@ -90,8 +102,7 @@ class Fbank:
             "window": "hamming, periodic",
             "edges": "centred frames, reflected",
             "power": 2.0,
-            "mel_scale": "htk",
-            "mel_norm": "none",
+            **self._scale_parameters(),
             "resampler": RESAMPLER,
             "dtype": self.dtype.name,
         }
@@ -106,9 +117,9 @@ class Fbank:
         that one sequence of frames serves all. The few frames that span two waveforms are dropped.
         """
         samples, first_frames = self._concatenate(waveforms)
-        log_mels = self._log_mels(samples)  # (frames of all, F)
+        log_energies = self._log_energies(samples)  # (frames of all, F)
         return [
-            log_mels[first : first + 1 + len(waveform) // self._hop]
+            log_energies[first : first + 1 + len(waveform) // self._hop]
             for first, waveform in zip(first_frames, waveforms, strict=True)
         ]
 
@@ -121,7 +132,7 @@ class Fbank:
         samples[total * self._hop :] = 0
         for first, span, waveform in zip(first_frames, spans, waveforms, strict=True):
             if len(waveform) < self.min_samples:
-                raise ValueError(f"{len(waveform)} samples; fbank needs at least {self.min_samples}")
+                raise ValueError(f"{len(waveform)} samples; {self.name} needs at least {self.min_samples}")
             start = first * self._hop
             middle = start + half
             end = middle + len(waveform)
@@ -131,40 +142,42 @@ class Fbank:
             samples[end + half : start + span * self._hop] = 0
         return samples, first_frames
 
-    def _log_mels(self, samples: Samples) -> NDArray[np.float16]:
-        """Return log-mels (frames, F) of all frames of the samples."""
+    def _log_energies(self, samples: Samples) -> NDArray[np.float16]:
+        """Return log energies (frames, F) of all frames of the samples."""
         import torch
 
         frames = torch.from_numpy(samples).unfold(0, 2 * self._half, self._hop)  # (frames, n_fft), a view
-        log_mels = torch.empty(len(frames), self.width, dtype=torch.float16)
+        log_energies = torch.empty(len(frames), self.width, dtype=torch.float16)
         with torch.inference_mode():
-            chunks = zip(torch.split(frames, CHUNK_FRAMES), torch.split(log_mels, CHUNK_FRAMES), strict=True)
+            chunks = zip(
+                torch.split(frames, CHUNK_FRAMES), torch.split(log_energies, CHUNK_FRAMES), strict=True
+            )
             for length, equally_long in groupby(chunks, key=lambda chunk: len(chunk[0])):
                 self._fill(equally_long, length)
-        return log_mels.numpy()
+        return log_energies.numpy()
 
     def _fill(self, chunks: Iterable[tuple[Tensor, Tensor]], length: int) -> None:
-        """Write the log-mels of each chunk (frames (length, n_fft), output (length, F)).
+        """Write the log energies of each chunk (frames (length, n_fft), output (length, F)).
 
         All chunks use the same buffers, because allocating memory costs as much as the arithmetic. There are few
         calls, because after each a thread may have to wait for the interpreter lock.
         """
         import torch
 
-        windowed, mels = torch.empty(length, 2 * self._half), torch.empty(length, self.width)
+        windowed, energies = torch.empty(length, 2 * self._half), torch.empty(length, self.width)
         power, imaginary = (np.empty((length, self._half + 1), np.float32) for _ in range(2))
         products = [
-            (torch.from_numpy(power[:, bins]), filters, mels[:, bands])
+            (torch.from_numpy(power[:, bins]), filters, energies[:, bands])
             for bins, bands, filters in self._filters
         ]
-        for frames, log_mels in chunks:
+        for frames, log_energies in chunks:
             spectra = torch.fft.rfft(torch.mul(frames, self._window, out=windowed)).numpy()
             np.square(spectra.real, out=power)
             np.square(spectra.imag, out=imaginary)
             np.add(power, imaginary, out=power)
-            for bin_power, filters, band_mels in products:
-                torch.mm(bin_power, filters, out=band_mels)
-            log_mels.copy_(mels.add_(self._log_offset).log_())
+            for bin_power, filters, band_energies in products:
+                torch.mm(bin_power, filters, out=band_energies)
+            log_energies.copy_(energies.add_(self._log_offset).log_())
 
     @cached_property
     def _window(self) -> Tensor:
@@ -179,13 +192,11 @@ class Fbank:
 
     @cached_property
     def _filters(self) -> list[tuple[slice, slice, Tensor]]:
-        """torchaudio's filters in two groups of bands, each with its bins, its bands, and its matrix.
+        """The filters in two groups of bands, each with its bins, its bands, and its matrix.
 
-        The lower three fifths of 40 bands span a quarter of the bins, so half of the product is saved.
+        The lower three fifths of 40 mel bands span a quarter of the bins, so half of the product is saved.
         """
-        from torchaudio.transforms import MelScale
-
-        filters = MelScale(n_mels=self.width, sample_rate=self.sample_rate_hz, n_stft=self._half + 1).fb
+        filters = self._filter_matrix()
         split = self.width * 3 // 5
         groups = []
         for bands in (slice(0, split), slice(split, self.width)):
@@ -193,3 +204,94 @@ class Fbank:
             bins = slice(used[0], used[-1] + 1) if used else slice(0)
             groups.append((bins, bands, filters[bins, bands].contiguous()))
         return groups
+
+
+class Fbank(FilterBank):
+    """Log-mels (Koutsianos et al. 2025, section 3), with the defaults of torchaudio's MelSpectrogram.
+
+    `FilterBank` with `n_mels` bands, equally spaced on the HTK mel scale, 2595 log10(1 + f / 700). Raises ParamsError
+    for a setting out of range.
+    """
+
+    name = "fbank"
+    bands_setting = "n_mels"
+
+    def __init__(
+        self,
+        *,
+        sample_rate_hz: int,
+        n_fft: int,
+        win_length: int,
+        hop_length: int,
+        n_mels: int,
+        log_offset: float,
+    ) -> None:
+        super().__init__(
+            sample_rate_hz=sample_rate_hz,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+            bands=n_mels,
+            log_offset=log_offset,
+        )
+
+    def band_centres_hz(self) -> FloatArray:
+        highest_mel = 2595 * np.log10(1 + self.sample_rate_hz / 2 / 700)
+        mels = np.linspace(0, highest_mel, self.width + 2)[1:-1]
+        return np.asarray(700 * (10 ** (mels / 2595) - 1))
+
+    def _scale_parameters(self) -> dict[str, Scalar]:
+        return {"mel_scale": "htk", "mel_norm": "none"}
+
+    def _filter_matrix(self) -> Tensor:
+        from torchaudio.functional import melscale_fbanks
+
+        filters: Tensor = melscale_fbanks(
+            self._half + 1, 0.0, self.sample_rate_hz / 2, self.width, self.sample_rate_hz
+        )
+        return filters
+
+
+class LinearFbank(FilterBank):
+    """Log energies of `n_bands` bands that are equally spaced in frequency.
+
+    Half of the bands are in the upper octave, where a mel filter bank has a quarter of them: systems differ more there
+    than speakers do (docs/generalisation.md). This is the filter bank of linear-frequency cepstra (LFCC, Sahidullah,
+    Kinnunen & Hanilci, Interspeech 2015) without their cosine transform. Raises ParamsError for a setting out of range.
+    """
+
+    name = "linear-fbank"
+    bands_setting = "n_bands"
+
+    def __init__(
+        self,
+        *,
+        sample_rate_hz: int,
+        n_fft: int,
+        win_length: int,
+        hop_length: int,
+        n_bands: int,
+        log_offset: float,
+    ) -> None:
+        super().__init__(
+            sample_rate_hz=sample_rate_hz,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+            bands=n_bands,
+            log_offset=log_offset,
+        )
+
+    def band_centres_hz(self) -> FloatArray:
+        return np.linspace(0, self.sample_rate_hz / 2, self.width + 2)[1:-1]
+
+    def _scale_parameters(self) -> dict[str, Scalar]:
+        return {"scale": "linear"}
+
+    def _filter_matrix(self) -> Tensor:
+        from torchaudio.functional import linear_fbanks
+
+        filters: Tensor = linear_fbanks(
+            self._half + 1, 0.0, self.sample_rate_hz / 2, self.width, self.sample_rate_hz
+        )
+        return filters

@@ -233,10 +233,10 @@ def test_cell_of_the_plan_is_its_system_and_split():
 
 @pytest.fixture(scope="module")
 def wide_plan():
-    """The plan of the preset local-wide."""
+    """The plan of the default."""
     if read_protocol("wide").select_installed() != read_protocol("wide"):
         pytest.skip("not all packages of the extra local are installed")
-    params = yaml.safe_load(preset("local-wide"))["local"]
+    params = yaml.safe_load(preset("local"))["local"]
     counts = {split: params[f"{split}_utterances"] for split in ("train", "dev", "test")}
     return plan_utterances(read_protocol("wide"), utterances=counts, seed=params["seed"])
 

@@ -58,7 +58,7 @@ def test_explanation_has_consistent_axes_and_cosine(world, tracer, method):
     path = world.of("slow")[0]
     explanation = explain_clip(tracer, path, system="slow", method=method, draws=2)
     frames = 1 + soundfile.info(path).frames // 160
-    assert explanation.attribution.shape == explanation.log_mel.shape == (frames, 40)
+    assert explanation.attribution.shape == explanation.log_energies.shape == (frames, 40)
     assert explanation.times_s.shape == (frames,)
     assert explanation.times_s[1] == pytest.approx(0.01)
     assert explanation.bands_hz.shape == (40,)

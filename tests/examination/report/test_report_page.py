@@ -6,6 +6,7 @@ import io
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -200,3 +201,11 @@ def test_ticks_are_few_and_round():
     assert page.time_ticks(4.0) == [(0, "0"), (25, "1"), (50, "2"), (75, "3"), (100, "4")]
     assert all(2 <= len(page.time_ticks(seconds)) <= 7 for seconds in (0.3, 1, 7.7, 59, 60, 3600))
     assert [label for _, label in page.frequency_ticks(8000)] == ["0", "0.5", "1", "2", "4", "8"]
+
+
+def test_ticks_of_bands_are_at_the_rows_of_the_bands():
+    """Of seven bands 1 kHz apart, that of 4 kHz is the middle one; the lowest is centred at 1 / 14 of the height."""
+    ticks = {label: position for position, label in page.band_ticks(np.arange(1000, 8000, 1000), 8000)}
+    assert ticks["4"] == pytest.approx(50)
+    assert ticks["1"] == pytest.approx(100 / 14)
+    assert (ticks["0"], ticks["8"]) == (0, 100)

@@ -231,7 +231,8 @@ def test_other_backbones_build_without_transformers():
         "from makermark.features import encoders\n"
         "from makermark.models import backbones\n"
         "from makermark.training import run\n"
-        "backbones.build('resnet34', dim=4, width=40, pooling='sap', stem_order='norm-relu')\n"
+        "backbones.build('resnet34', dim=4, width=40, front_end='fbank', "
+        "normalise='mean-variance', pooling='sap', stem_order='norm-relu')\n"
         "try: encoders.load('x', layer='last')\n"
         "except encoders.loading.EncoderError as error: print(error)\n"
     )

@@ -10,9 +10,10 @@ from makermark.foundation.errors import ParamsError
 from makermark.models import backbones
 from makermark.models.backbones import Backbone
 from makermark.models.backbones.conformer import Conformer
+from tests_support import LOG_MELS
 
 SMALL = {
-    "front_end": "fbank",
+    **LOG_MELS,
     "layers": 2,
     "heads": 2,
     "model_width": 16,
@@ -48,7 +49,8 @@ def test_front_end_name_is_setting() -> None:
         "wav2vec2",
     ]
     with pytest.raises(
-        ParamsError, match=r"front_end is 'waveform'; it must be one of \['fbank', 'wav2vec2'\]"
+        ParamsError,
+        match=r"front_end is 'waveform'; it must be one of \['fbank', 'linear-fbank', 'wav2vec2'\]",
     ):
         Conformer.front_end_name(**{**SMALL, "front_end": "waveform"})
 

@@ -9,6 +9,7 @@ from torch import nn
 from makermark.foundation.errors import ParamsError
 from makermark.models import backbones
 from makermark.models.backbones.ecapa import Res2Convolution
+from tests_support import LOG_MELS
 
 
 def parameters(net: nn.Module) -> int:
@@ -33,7 +34,14 @@ def test_ecapa_parameter_count_equals_published_count(channels: int, published_m
     attention = convolution(3 * 1536, 128) + convolution(128, 1536)
     counted = convolution(80, c, 5) + 2 * c + 3 * block + convolution(3 * c, 1536) + attention
     counted += 2 * 3072 + convolution(3072, 192) + 2 * 192
-    net = backbones.build("ecapa", dim=192, width=80, channels=channels, pooling="context-asp")
+    net = backbones.build(
+        "ecapa",
+        dim=192,
+        width=80,
+        **LOG_MELS,
+        channels=channels,
+        pooling="context-asp",
+    )
     assert parameters(net) == counted
     assert round(counted / 1e6, 1) == published_millions
 
@@ -52,7 +60,7 @@ def test_res2_convolution_equals_formula() -> None:
 
 
 def test_ecapa_blocks_have_dilations_2_3_and_4() -> None:
-    net = backbones.build("ecapa", dim=8, width=40, channels=16, pooling="mean")
+    net = backbones.build("ecapa", dim=8, width=40, **LOG_MELS, channels=16, pooling="mean")
     convolutions = [[c.dilation for c in block.res2.convolutions] for block in net.blocks]
     assert convolutions == [[(dilation,)] * 7 for dilation in (2, 3, 4)]
 
@@ -65,7 +73,18 @@ def test_ecapa_block_reaches_seven_times_its_dilation(block: int, reach: int) ->
     Squeeze-and-excitation, a mean over all frames, is left out.
     """
     torch.manual_seed(0)
-    net = backbones.build("ecapa", dim=8, width=40, channels=64, pooling="mean").double().eval()
+    net = (
+        backbones.build(
+            "ecapa",
+            dim=8,
+            width=40,
+            **LOG_MELS,
+            channels=64,
+            pooling="mean",
+        )
+        .double()
+        .eval()
+    )
     res2 = net.blocks[block].res2
     signal = torch.randn(1, 64, 101, dtype=torch.float64)
     changed = signal.clone()
@@ -77,7 +96,14 @@ def test_ecapa_block_reaches_seven_times_its_dilation(block: int, reach: int) ->
 
 def test_ecapa_is_invariant_to_level_and_scale_of_a_band() -> None:
     torch.manual_seed(0)
-    net = backbones.build("ecapa", dim=8, width=40, channels=16, pooling="context-asp").eval()
+    net = backbones.build(
+        "ecapa",
+        dim=8,
+        width=40,
+        **LOG_MELS,
+        channels=16,
+        pooling="context-asp",
+    ).eval()
     features = torch.randn(3, 80, 40)
     with torch.no_grad():
         changed = net(3 * features + torch.randn(3, 1, 40))
@@ -87,4 +113,11 @@ def test_ecapa_is_invariant_to_level_and_scale_of_a_band() -> None:
 @pytest.mark.parametrize("channels", [0, 4, 100, -8])
 def test_ecapa_raises_for_channels_not_divisible_by_eight(channels: int) -> None:
     with pytest.raises(ParamsError, match=f"ecapa: channels is {channels}; it must be a multiple of 8"):
-        backbones.build("ecapa", dim=4, width=40, channels=channels, pooling="mean")
+        backbones.build(
+            "ecapa",
+            dim=4,
+            width=40,
+            **LOG_MELS,
+            channels=channels,
+            pooling="mean",
+        )

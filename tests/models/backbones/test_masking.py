@@ -46,3 +46,13 @@ def test_normalise_over_time_equals_instance_norm() -> None:
         alone = normalise_over_time(features[row : row + 1, :length], None)[0]
         torch.testing.assert_close(padded[row, :length], alone, rtol=1e-4, atol=1e-5)
         assert not padded[row, length:].any()
+
+
+def test_normalise_over_time_can_keep_the_variances_of_the_bands() -> None:
+    features = torch.tensor([[[1.0, 10.0], [3.0, 50.0], [99.0, 99.0]], [[2.0, 0.0], [4.0, 0.0], [9.0, 3.0]]])
+    expected = torch.tensor(
+        [[[-1.0, -20.0], [1.0, 20.0], [0.0, 0.0]], [[-3.0, -1.0], [-1.0, -1.0], [4.0, 2.0]]]
+    )
+    lengths = torch.tensor([2, 3])
+    torch.testing.assert_close(normalise_over_time(features, lengths, statistics="mean"), expected)
+    torch.testing.assert_close(normalise_over_time(features[1:], None, statistics="mean"), expected[1:])

@@ -11,11 +11,12 @@ from torch import Tensor
 from makermark.models import backbones
 from makermark.models.backbones import BACKBONES
 from makermark.models.backbones.pooling import POOLINGS, build_pooling
+from tests_support import LOG_MELS
 
 SMALL: dict[str, dict[str, str | int | float]] = {
-    "resnet34": {"stem_order": "norm-relu"},
+    "resnet34": {**LOG_MELS, "stem_order": "norm-relu"},
     "conformer": {
-        "front_end": "fbank",
+        **LOG_MELS,
         "layers": 1,
         "heads": 2,
         "model_width": 16,
@@ -23,7 +24,7 @@ SMALL: dict[str, dict[str, str | int | float]] = {
         "kernel": 5,
         "dropout": 0.0,
     },
-    "ecapa": {"channels": 16},
+    "ecapa": {**LOG_MELS, "channels": 16},
 }
 
 every_pooling = pytest.mark.parametrize("name", POOLINGS)

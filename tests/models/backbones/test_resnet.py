@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from makermark.foundation.errors import ParamsError
 from makermark.models import backbones
+from tests_support import LOG_MELS
 
 
 def parameters(net: nn.Module) -> int:
@@ -37,13 +38,29 @@ def test_resnet_parameter_count_equals_hand_count(dim: int, expected: int) -> No
     counted = stem + stages + attention + 128 * dim + dim
     assert counted == expected
     assert (
-        parameters(backbones.build("resnet34", dim=dim, width=40, pooling="sap", stem_order="norm-relu"))
+        parameters(
+            backbones.build(
+                "resnet34",
+                dim=dim,
+                width=40,
+                **LOG_MELS,
+                pooling="sap",
+                stem_order="norm-relu",
+            )
+        )
         == expected
     )
 
 
 def test_resnet_subsamples_frames_by_four_and_bands_by_eight() -> None:
-    net = backbones.build("resnet34", dim=4, width=40, pooling="mean", stem_order="norm-relu")
+    net = backbones.build(
+        "resnet34",
+        dim=4,
+        width=40,
+        **LOG_MELS,
+        pooling="mean",
+        stem_order="norm-relu",
+    )
     shapes = []
     net.blocks[-1].register_forward_hook(lambda module, inputs, result: shapes.append(result[0].shape))
     net(torch.randn(2, 200, 40))
@@ -55,14 +72,30 @@ def test_resnet_subsamples_frames_by_four_and_bands_by_eight() -> None:
 def test_resnet_parameter_count_of_the_poolings_in_the_paper(pooling: str, expected: int) -> None:
     """The reference implementation has as many; statistics pooling doubles the input of the last layer."""
     assert (
-        parameters(backbones.build("resnet34", dim=50, width=40, pooling=pooling, stem_order="norm-relu"))
+        parameters(
+            backbones.build(
+                "resnet34",
+                dim=50,
+                width=40,
+                **LOG_MELS,
+                pooling=pooling,
+                stem_order="norm-relu",
+            )
+        )
         == expected
     )
 
 
 def test_resnet_stages_halve_bands_and_frames_at_stages_2_and_3() -> None:
     """The stem halves the bands only. 40 bands x 200 frames, as (channels, bands, frames) after every stage."""
-    net = backbones.build("resnet34", dim=4, width=40, pooling="mean", stem_order="norm-relu")
+    net = backbones.build(
+        "resnet34",
+        dim=4,
+        width=40,
+        **LOG_MELS,
+        pooling="mean",
+        stem_order="norm-relu",
+    )
     shapes = []
     net.stem.register_forward_hook(lambda module, inputs, result: shapes.append(tuple(result.shape[1:])))
     for block in net.blocks:
@@ -73,7 +106,14 @@ def test_resnet_stages_halve_bands_and_frames_at_stages_2_and_3() -> None:
 
 
 def test_resnet_strides_are_in_the_first_convolution_of_a_stage_and_its_shortcut() -> None:
-    net = backbones.build("resnet34", dim=4, width=40, pooling="mean", stem_order="norm-relu")
+    net = backbones.build(
+        "resnet34",
+        dim=4,
+        width=40,
+        **LOG_MELS,
+        pooling="mean",
+        stem_order="norm-relu",
+    )
     assert (net.stem.kernel_size, net.stem.stride, net.stem.padding) == ((7, 7), (2, 1), (3, 3))
     strides = [block.conv1.stride for block in net.blocks]
     assert strides == [(2, 2) if number in (3, 7) else (1, 1) for number in range(16)]
@@ -89,7 +129,14 @@ def test_resnet_convolutions_start_with_fan_out_initialisation() -> None:
     """He et al. 2015: normal with variance 2 / (outputs x kernel positions). Fan-in would give a variance 16 times as
     large for the stem, and half as large for the first convolution of stages 2 to 4."""
     torch.manual_seed(0)
-    net = backbones.build("resnet34", dim=4, width=40, pooling="sap", stem_order="norm-relu")
+    net = backbones.build(
+        "resnet34",
+        dim=4,
+        width=40,
+        **LOG_MELS,
+        pooling="sap",
+        stem_order="norm-relu",
+    )
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 1 + 2 * 16 + 3
     for convolution in convolutions:
@@ -104,7 +151,14 @@ def test_resnet_convolutions_start_with_fan_out_initialisation() -> None:
 
 def test_resnet_is_invariant_to_level_and_scale_of_a_band() -> None:
     """Instance normalisation removes the level of a recording."""
-    net = backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu").eval()
+    net = backbones.build(
+        "resnet34",
+        dim=8,
+        width=40,
+        **LOG_MELS,
+        pooling="sap",
+        stem_order="norm-relu",
+    ).eval()
     features = torch.randn(3, 80, 40)
     changed = 3 * features + torch.randn(3, 1, 40)
     with torch.no_grad():
@@ -113,14 +167,28 @@ def test_resnet_is_invariant_to_level_and_scale_of_a_band() -> None:
 
 def test_resnet_normalises_float16_features_in_float32() -> None:
     """The cache stores float16; sums over time need float32."""
-    net = backbones.build("resnet34", dim=8, width=40, pooling="sap", stem_order="norm-relu").eval()
+    net = backbones.build(
+        "resnet34",
+        dim=8,
+        width=40,
+        **LOG_MELS,
+        pooling="sap",
+        stem_order="norm-relu",
+    ).eval()
     features = (torch.randn(2, 3000, 40) - 12).half()
     with torch.no_grad():
         assert torch.equal(net(features), net(features.float()))
 
 
 def test_resnet_raises_for_lengths_in_training_mode() -> None:
-    net = backbones.build("resnet34", dim=4, width=40, pooling="sap", stem_order="norm-relu").train()
+    net = backbones.build(
+        "resnet34",
+        dim=4,
+        width=40,
+        **LOG_MELS,
+        pooling="sap",
+        stem_order="norm-relu",
+    ).train()
     with pytest.raises(ValueError, match="batch statistics would count padding"):
         net(torch.randn(2, 30, 40), torch.tensor([30, 20]))
 
@@ -147,7 +215,14 @@ def reference_weights(net: nn.Module) -> dict[str, Tensor]:
 def test_resnet_equals_the_reference_with_the_same_weights(pooling: str, stem_order: str) -> None:
     """In evaluation and in training mode, after training steps that move the statistics of batch normalisation."""
     torch.manual_seed(0)
-    net = backbones.build("resnet34", dim=50, width=40, pooling=pooling, stem_order=stem_order)
+    net = backbones.build(
+        "resnet34",
+        dim=50,
+        width=40,
+        **LOG_MELS,
+        pooling=pooling,
+        stem_order=stem_order,
+    )
     reference = ReferenceResNet(50, pooling=pooling, norm_first=stem_order == "norm-relu")
     with torch.no_grad():
         for module in net.modules():
@@ -171,11 +246,25 @@ def test_resnet_raises_for_unknown_stem_order() -> None:
     with pytest.raises(
         ParamsError, match=r"stem_order 'norm'; it must be one of \['norm-relu', 'relu-norm'\]"
     ):
-        backbones.build("resnet34", dim=4, width=40, pooling="sap", stem_order="norm")
+        backbones.build(
+            "resnet34",
+            dim=4,
+            width=40,
+            **LOG_MELS,
+            pooling="sap",
+            stem_order="norm",
+        )
 
 
 def test_resnet_raises_for_unknown_pooling() -> None:
     with pytest.raises(
         ParamsError, match=r"unknown pooling 'max'; it must be one of \['sap', 'asp', 'context-asp', 'mean'\]"
     ):
-        backbones.build("resnet34", dim=4, width=40, pooling="max", stem_order="norm-relu")
+        backbones.build(
+            "resnet34",
+            dim=4,
+            width=40,
+            **LOG_MELS,
+            pooling="max",
+            stem_order="norm-relu",
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from makermark.examination.attribution.deletion_test import DeletionResult, run_deletion_test
 from makermark.examination.attribution.methods import METHODS, SimilarityModel, cosine_and_baseline
+from makermark.features.fbank import FilterBank
 from makermark.foundation.arrays import Float32Array, FloatArray
 from makermark.foundation.errors import TracerError
 from makermark.tracing.extractor import Audio
@@ -25,12 +26,12 @@ class ClipBands:
     """A clip as input of a similarity model.
 
     - model: similarity to a system as a function of `bands` (1, T, F)
-    - log_mel, times_s, bands_hz: as in Explanation
+    - log_energies, times_s, bands_hz: as in Explanation
     """
 
     model: SimilarityModel
     bands: Tensor
-    log_mel: Float32Array
+    log_energies: Float32Array
     times_s: FloatArray
     bands_hz: FloatArray
 
@@ -43,7 +44,7 @@ class Explanation:
     - attribution (T, F): positive where a cell supports the system. For integrated gradients in units of the cosine,
       and negative where a cell opposes the system; the sum is cosine - baseline_cosine + completeness_gap. For Grad-CAM
       not negative, without unit, and completeness_gap is None
-    - log_mel (T, F): the filterbank, natural logarithm
+    - log_energies (T, F): the filter bank, natural logarithm
     - times_s (T,): centre of each frame; bands_hz (F,): peak frequency of each band
     - deletion: result of the deletion test
     """
@@ -54,7 +55,7 @@ class Explanation:
     baseline_cosine: float
     completeness_gap: float | None
     attribution: Float32Array
-    log_mel: Float32Array
+    log_energies: Float32Array
     times_s: FloatArray
     bands_hz: FloatArray
     deletion: DeletionResult
@@ -93,7 +94,7 @@ def explain_clip(
         baseline_cosine=baseline,
         completeness_gap=gap if method == "integrated_gradients" else None,
         attribution=attribution,
-        log_mel=clip.log_mel,
+        log_energies=clip.log_energies,
         times_s=clip.times_s,
         bands_hz=clip.bands_hz,
         deletion=deletion,
@@ -114,6 +115,7 @@ def prepare_clip(
     """
     front_end = tracer.extractor.front_end
     model = SimilarityModel(tracer.extractor.backbone, tracer.centroid(system), front_end=front_end.name)
+    assert isinstance(front_end, FilterBank)  # otherwise SimilarityModel raises
     rate_hz = front_end.sample_rate_hz
     waveform, first = tracer.load_clip(audio).waveform, round(start_s * rate_hz)
     segment = waveform[first : first + round(longest_s * rate_hz)]
@@ -125,17 +127,7 @@ def prepare_clip(
     return ClipBands(
         model=model,
         bands=model.normalised_bands(features),
-        log_mel=features.astype(np.float32),
+        log_energies=features.astype(np.float32),
         times_s=start_s + np.arange(len(features)) / front_end.frames_per_second,
-        bands_hz=band_centres_hz(front_end.width, sample_rate_hz=rate_hz),
+        bands_hz=front_end.band_centres_hz(),
     )
-
-
-def band_centres_hz(bands: int, *, sample_rate_hz: int) -> FloatArray:
-    """Return the peak frequency of each triangular filter of features.fbank.Fbank, (F,).
-
-    The peaks are equally spaced on the HTK mel scale.
-    """
-    highest_mel = 2595 * np.log10(1 + sample_rate_hz / 2 / 700)
-    mels = np.linspace(0, highest_mel, bands + 2)[1:-1]
-    return np.asarray(700 * (10 ** (mels / 2595) - 1))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from makermark.foundation.arrays import Float32Array, FloatArray
 from makermark.foundation.errors import AttributionError, install_hint
 from makermark.models.backbones import BACKBONES, Backbone
+from makermark.models.backbones.base import FILTER_BANKS
 
 INTEGRATION_STEPS = 24  # points of the Gauss-Legendre rule along the path
 BATCH_FRAMES = 2000  # frames in one forward pass
@@ -29,7 +30,7 @@ AttributionMap = Float32Array  # (T, F)
 class SimilarityModel(nn.Module):
     """Cosine between the embedding of a clip and the centroid (D,) of a system.
 
-    The backbones over filterbanks first normalise each band of a clip to mean 0 and variance 1 over its frames. The
+    The backbones over filterbanks first normalise each band of a clip over its frames, so that its mean is 0. The
     input of this model are the normalised bands: 0 is the mean of a band, and a change of one cell does not rescale
     other cells. (Before the normalisation, a path from the mean to the clip would only be rescaled by it.)
 
@@ -44,9 +45,9 @@ class SimilarityModel(nn.Module):
         Raises AttributionError for a backbone that does not read filterbanks.
         """
         super().__init__()
-        if front_end != "fbank" or not backbone.first_layer:
+        if front_end not in FILTER_BANKS or not backbone.first_layer:
             raise AttributionError(
-                f"{type(backbone).__name__} reads {front_end}; attribution supports backbones that read fbank: "
+                f"{type(backbone).__name__} reads {front_end}; attribution supports backbones that read filter banks: "
                 f"{', '.join(kind.__name__ for kind in BACKBONES.values() if kind.first_layer)}"
             )
         self.backbone: Backbone = copy.deepcopy(backbone).eval().requires_grad_(False)

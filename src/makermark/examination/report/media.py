@@ -89,9 +89,9 @@ def draw_spectrogram(spectrogram: Spectrogram) -> bytes:
 
 
 def draw_attribution(explanation: Explanation) -> bytes:
-    """Return the filterbank in grey with the smoothed attribution in two colours (supporting, opposing) as PNG."""
-    low, high = np.percentile(explanation.log_mel, GREY_PERCENTILES)
-    grey = MAX_GREY * np.clip((explanation.log_mel - low) / max(high - low, 1e-9), 0, 1)[..., None]
+    """Return the filter bank in grey with the smoothed attribution in two colours (supporting, opposing) as PNG."""
+    low, high = np.percentile(explanation.log_energies, GREY_PERCENTILES)
+    grey = MAX_GREY * np.clip((explanation.log_energies - low) / max(high - low, 1e-9), 0, 1)[..., None]
     smooth = gaussian_filter(explanation.attribution.astype(np.float64), SMOOTHING)
     saturation = max(float(np.percentile(np.abs(smooth), SATURATION_PERCENTILE)), 1e-12)
     opacity = np.clip(np.abs(smooth) / saturation, 0, 1)[..., None]

@@ -10,6 +10,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from makermark.examination.report import text
@@ -24,6 +25,7 @@ from makermark.examination.report.media import (
     draw_spectrogram,
 )
 from makermark.examination.report.neighbours import PcaMap
+from makermark.foundation.arrays import FloatArray
 from makermark.foundation.figures import COLOURS
 from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Window, format_ratio
 
@@ -95,6 +97,7 @@ def render_report(report: ReportData) -> str:
         range_db=RANGE_DB,
         time_ticks=time_ticks(report.spectrogram.seconds),
         frequency_ticks=frequency_ticks(report.spectrogram.top_hz),
+        band_ticks=[] if explanation is None else band_ticks(explanation.bands_hz, report.spectrogram.top_hz),
         window_spans=window_spans(trace.windows, trace.duration_s),
         window_runs=window_runs[:MAX_WINDOW_RUNS],
         num_hidden_runs=max(0, len(window_runs) - MAX_WINDOW_RUNS),
@@ -180,6 +183,17 @@ def frequency_ticks(top_hz: float) -> list[tuple[float, str]]:
 
     ticks = [hertz for hertz in TICKS_HZ if hertz <= top_hz]
     return [(100 * mel(hertz) / mel(top_hz), f"{hertz / 1000:g}") for hertz in ticks]
+
+
+def band_ticks(bands_hz: FloatArray, top_hz: float) -> list[tuple[float, str]]:
+    """Return frequencies up to `top_hz` on an axis with equally high bands as (percent from below, label in kHz).
+
+    `bands_hz` (F,) are the peak frequencies of the bands, on any scale.
+    """
+    ticks = [hertz for hertz in TICKS_HZ if hertz <= top_hz]
+    rows = [0.0, *(np.arange(len(bands_hz)) + 0.5), float(len(bands_hz))]
+    positions = np.interp(ticks, [0.0, *bands_hz, top_hz], rows) / len(bands_hz)
+    return [(100 * float(at), f"{hertz / 1000:g}") for at, hertz in zip(positions, ticks, strict=True)]
 
 
 def window_spans(windows: list[Window], duration_s: float) -> list[tuple[float, float, Window]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from makermark.foundation.errors import ParamsError
 
 LOCAL = "local"
-PRESETS = (LOCAL, "local-wide", "local-full", "mlaad-resnet", "mlaad-ssl")
+PRESETS = (LOCAL, "local-small", "local-full", "mlaad-resnet", "mlaad-ssl")
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?: +(?P<value>[^\s#].*))?")
 
 

@@ -11,6 +11,7 @@ from makermark.models.backbones.base import Backbone
 from makermark.models.backbones.conformer import Conformer
 from makermark.models.backbones.ecapa import Ecapa
 from makermark.models.backbones.resnet import ResNet34
+from makermark.models.backbones.spectral_statistics import SpectralStatistics
 from makermark.models.backbones.wav2vec2_aasist import Wav2Vec2Aasist
 
 __all__ = ["BACKBONES", "Backbone", "build", "check"]
@@ -21,6 +22,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "wav2vec2-aasist": Wav2Vec2Aasist,
     "conformer": Conformer,
     "ecapa": Ecapa,
+    "spectral-statistics": SpectralStatistics,
 }
 
 

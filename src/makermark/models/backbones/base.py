@@ -5,11 +5,17 @@ Axes: B batch, T frames (or samples of a waveform), F values per frame or bands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from makermark.foundation.errors import ParamsError
+
+Setting = str | int | float | bool
+FILTER_BANKS = ("fbank", "linear-fbank")  # front ends of the same kind: bands over time
+MEAN_AND_VARIANCE, MEAN = NORMALISATIONS = ("mean-variance", "mean")  # of each band over an utterance
 
 
 class ParamGroup(NamedTuple):
@@ -42,7 +48,7 @@ class Backbone(nn.Module):
     last_convolution: ClassVar[str] = ""
 
     @classmethod
-    def front_end_name(cls, **settings: str | int | float | bool) -> str:
+    def front_end_name(cls, **settings: Setting) -> str:
         """Return the name of the front end whose features the backbone reads under these settings."""
         return cls.front_end
 
@@ -108,17 +114,37 @@ def mask_padding_(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x
 
 
-def normalise_over_time(features: Tensor, lengths: Tensor | None) -> Tensor:
-    """Normalise each band of each utterance in (B, T, F) to mean 0 and variance 1 over its frames; 0 in padding.
+def check_front_end(settings: Mapping[str, Setting], front_ends: Sequence[str], *, name: str) -> str:
+    """Return the setting `front_end`. Raises ParamsError if it, or `normalise`, if there is one, is unknown."""
+    for setting, choices in (("front_end", front_ends), ("normalise", NORMALISATIONS)):
+        if settings.get(setting, choices[0]) not in choices:
+            raise ParamsError(
+                f"backbone {name}: {setting} is {settings[setting]!r}; it must be one of {list(choices)}"
+            )
+    return str(settings["front_end"])
 
-    Instance normalisation (Ulyanov et al. 2016) without affine parameters; 1e-5 is added to the variance.
+
+def normalise_over_time(
+    features: Tensor, lengths: Tensor | None, *, statistics: str = MEAN_AND_VARIANCE
+) -> Tensor:
+    """Normalise each band of each utterance in (B, T, F) over its frames; 0 in padding.
+
+    `statistics` is one of NORMALISATIONS:
+
+    - `mean-variance`: to mean 0 and variance 1, which is instance normalisation (Ulyanov et al. 2016) without affine
+      parameters; 1e-5 is added to the variance.
+    - `mean`: to mean 0. How much each band varies, and how that differs between bands, is kept.
     """
     if lengths is None:
+        if statistics == MEAN:
+            return features - features.mean(dim=1, keepdim=True)
         variance, mean = torch.var_mean(features, dim=1, correction=0, keepdim=True)
         return (features - mean) * torch.rsqrt(variance + 1e-5)
     padding = ~frame_mask(lengths, features.shape[1])[..., None]  # (B, T, 1)
     count = lengths[:, None, None]
     mean = features.masked_fill(padding, 0).sum(dim=1, keepdim=True) / count
     centred = (features - mean).masked_fill(padding, 0)
+    if statistics == MEAN:
+        return centred
     variance = centred.square().sum(dim=1, keepdim=True) / count
     return centred * torch.rsqrt(variance + 1e-5)

@@ -1,4 +1,4 @@
-"""A Conformer encoder over log-mel filterbanks or cached hidden states of a pretrained encoder.
+"""A Conformer encoder over filter banks or cached hidden states of a pretrained encoder.
 
 Axes: B batch, T frames of the features, T' frames of 40 ms, F values per frame, H model width.
 """
@@ -14,21 +14,31 @@ from torch import Tensor, nn
 from torchaudio.models import Conformer as Encoder
 
 from makermark.foundation.errors import ParamsError
-from makermark.models.backbones.base import Backbone, frame_mask, mask_padding, normalise_over_time
+from makermark.models.backbones.base import (
+    FILTER_BANKS,
+    Backbone,
+    Setting,
+    check_front_end,
+    frame_mask,
+    mask_padding,
+    normalise_over_time,
+)
 from makermark.models.backbones.pooling import build_pooling
 
-STRIDES = {"fbank": (2, 2), "wav2vec2": (1, 2)}  # of the two subsampling convolutions, by front end
+STRIDES = dict.fromkeys(FILTER_BANKS, (2, 2)) | {
+    "wav2vec2": (1, 2)
+}  # of the two subsampling convolutions, by front end
 
 
 class Conformer(Backbone):
     """Two subsampling convolutions, torchaudio's Conformer (Gulati et al. 2020), pooling, a linear layer to `dim`.
 
     - Subsampling to frames of 40 ms: two convolutions of kernel size 3, each with a ReLU. Their strides are 2 and 2
-      for filterbanks (frames of 10 ms), 1 and 2 for hidden states (frames of 20 ms).
+      for filter banks (frames of 10 ms), 1 and 2 for hidden states (frames of 20 ms).
     - Each of `layers` layers is half a feed-forward module of `feed_forward` units, self-attention with `heads`
       heads, a depthwise convolution over `kernel` frames of 40 ms with batch normalisation, and the other half.
-    - Filterbanks are first normalised to mean 0 and variance 1 over each utterance's own frames; hidden states are
-      not normalised.
+    - Filter banks are first normalised over each utterance's own frames (`normalise`, see `normalise_over_time`);
+      hidden states are not normalised.
     """
 
     front_end = "fbank"
@@ -41,6 +51,7 @@ class Conformer(Backbone):
         dim: int,
         width: int,
         front_end: str,
+        normalise: str,
         layers: int,
         heads: int,
         model_width: int,
@@ -55,7 +66,8 @@ class Conformer(Backbone):
             raise ParamsError(f"backbone conformer: kernel is {kernel}; it must be an odd number of frames")
         if not 0 <= dropout < 1:
             raise ParamsError(f"backbone conformer: dropout is {dropout}; it must be at least 0 and below 1")
-        self._normalised = self.front_end_name(front_end=front_end) == "fbank"
+        self._normalised = self.front_end_name(front_end=front_end, normalise=normalise) in FILTER_BANKS
+        self._statistics = normalise
         self._strides = STRIDES[front_end]
         self.front = nn.ModuleList(
             nn.Conv1d(inputs, model_width, kernel_size=3, stride=stride, padding=1)
@@ -74,14 +86,9 @@ class Conformer(Backbone):
         self.embedding = nn.Linear(self.pooling.out_width, dim)
 
     @classmethod
-    def front_end_name(cls, **settings: str | int | float | bool) -> str:
-        """Return the setting `front_end`. Raises ParamsError for a front end without strides."""
-        front_end = str(settings["front_end"])
-        if front_end not in STRIDES:
-            raise ParamsError(
-                f"backbone conformer: front_end is {front_end!r}; it must be one of {list(STRIDES)}"
-            )
-        return front_end
+    def front_end_name(cls, **settings: Setting) -> str:
+        """Return the setting `front_end`. Raises ParamsError if it, or `normalise`, is unknown."""
+        return check_front_end(settings, tuple(STRIDES), name="conformer")
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed features (B, T, F) as (B, dim), not normalised.
@@ -92,7 +99,7 @@ class Conformer(Backbone):
         self.check_lengths(features, lengths, name="conformer")
         with torch.autocast(features.device.type, enabled=False):
             x = features.float() if lengths is None else features[:, : int(lengths.max())].float()
-            x = normalise_over_time(x, lengths) if self._normalised else x
+            x = normalise_over_time(x, lengths, statistics=self._statistics) if self._normalised else x
         x = x.transpose(1, 2)  # (B, F, T)
         for convolution, stride in zip(self.front, self._strides, strict=True):
             x = F.relu(convolution(mask_padding(x, lengths)))

@@ -1,4 +1,4 @@
-"""ECAPA-TDNN over log-mel filterbanks.
+"""ECAPA-TDNN over filter banks.
 
 Axes: B batch, T frames, F bands, C channels. Signals are (B, C, T).
 """
@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from makermark.foundation.errors import ParamsError
-from makermark.models.backbones.base import Backbone, mask_padding, normalise_over_time
+from makermark.models.backbones.base import (
+    FILTER_BANKS,
+    Backbone,
+    Setting,
+    check_front_end,
+    mask_padding,
+    normalise_over_time,
+)
 from makermark.models.backbones.pooling import build_pooling
 
 SCALE = 8  # channel groups of a Res2Net convolution
@@ -25,8 +32,8 @@ class Ecapa(Backbone):
     A convolution over 5 frames; three SE-Res2 blocks of dilation 2, 3 and 4, each with the sum of all previous
     outputs as input; a convolution over 1 frame from the concatenated block outputs to 1536 channels (at most
     3 `channels`); pooling (context-asp in the paper); a linear layer to `dim`, with batch normalisation before and
-    after it. The paper uses 512 or 1024 `channels`; any multiple of 8 is valid. Time is not subsampled. Bands are
-    first normalised to mean 0 and variance 1 over each utterance's own frames.
+    after it. The paper uses 512 or 1024 `channels`; any multiple of 8 is valid. Time is not subsampled. Bands of
+    the `front_end` are first normalised over each utterance's own frames (`normalise`, see `normalise_over_time`).
     """
 
     front_end = "fbank"
@@ -34,8 +41,12 @@ class Ecapa(Backbone):
     first_layer, last_convolution = "stem", "aggregate"
     min_frames = 2  # normalisation over time needs two
 
-    def __init__(self, *, dim: int, width: int, channels: int, pooling: str) -> None:
+    def __init__(
+        self, *, dim: int, width: int, front_end: str, normalise: str, channels: int, pooling: str
+    ) -> None:
         super().__init__()
+        self.front_end_name(front_end=front_end, normalise=normalise)
+        self.statistics = normalise
         if channels < SCALE or channels % SCALE:
             raise ParamsError(f"backbone ecapa: channels is {channels}; it must be a multiple of {SCALE}")
         self.stem = nn.Conv1d(width, channels, kernel_size=5, padding=2)
@@ -48,15 +59,20 @@ class Ecapa(Backbone):
         self.embedding = nn.Linear(self.pooling.out_width, dim)
         self.embedding_norm = nn.BatchNorm1d(dim)
 
+    @classmethod
+    def front_end_name(cls, **settings: Setting) -> str:
+        """Return the setting `front_end`. Raises ParamsError if it, or `normalise`, is unknown."""
+        return check_front_end(settings, FILTER_BANKS, name="ecapa")
+
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed log-mels (B, T, F) as (B, dim), not normalised.
+        """Embed log energies (B, T, F) as (B, dim), not normalised.
 
         With `lengths` (B,), in frames, padding does not change the result. Raises ValueError for lengths in training
         mode, and for an utterance shorter than `min_frames`.
         """
         self.check_lengths(features, lengths, name="ecapa")
         with torch.autocast(features.device.type, enabled=False):
-            bands = normalise_over_time(features.float(), lengths)
+            bands = normalise_over_time(features.float(), lengths, statistics=self.statistics)
         x = self.stem_norm(F.relu(self.stem(bands.transpose(1, 2))))
         outputs: list[Tensor] = []
         for block in self.blocks:

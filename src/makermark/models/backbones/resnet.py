@@ -1,4 +1,4 @@
-"""Thin ResNet-34 with squeeze-and-excitation over log-mel filterbanks.
+"""Thin ResNet-34 with squeeze-and-excitation over filter banks.
 
 Axes: B batch, T frames, F bands, C channels, R channels of the squeezed vector. Images are (B, C, F, T) in
 channels-last memory format, in which a band is one contiguous row of T x C values: it saves a reordering before and
@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from makermark.foundation.errors import ParamsError
-from makermark.models.backbones.base import Backbone, mask_padding_, normalise_over_time
+from makermark.models.backbones.base import (
+    FILTER_BANKS,
+    Backbone,
+    Setting,
+    check_front_end,
+    mask_padding_,
+    normalise_over_time,
+)
 from makermark.models.backbones.batch_norm import BatchNorm2d
 from makermark.models.backbones.pooling import build_pooling
 
@@ -30,7 +37,8 @@ class ResNet34(Backbone):
     Four stages of 16, 32, 64 and 128 filters with 3, 4, 6 and 3 basic blocks (He et al. 2016) with
     squeeze-and-excitation (Hu et al. 2018). The first convolution is 7 x 7 with stride 2 over frequency and 1 over
     time. The mean over the remaining bands gives the frames for pooling; a linear layer maps the pooled vector to
-    `dim`. Bands are first normalised to mean 0 and variance 1 over each utterance's own frames.
+    `dim`. Bands of the `front_end` are first normalised over each utterance's own frames (`normalise`, see
+    `normalise_over_time`).
 
     `stem_order` is the order of what follows the first convolution: `norm-relu`, as in `ResNetSE34L` of the paper's
     code (voxceleb_trainer), or `relu-norm`, as in its `ResNetSE34V2`. The blocks are the same in both. Raises
@@ -42,8 +50,10 @@ class ResNet34(Backbone):
     first_layer, last_convolution = "stem", f"blocks.{sum(BLOCKS) - 1}"
     min_frames = 2  # normalisation over time needs two
 
-    def __init__(self, *, dim: int, pooling: str, stem_order: str) -> None:
+    def __init__(self, *, dim: int, front_end: str, normalise: str, pooling: str, stem_order: str) -> None:
         super().__init__()
+        self.front_end_name(front_end=front_end, normalise=normalise)
+        self.statistics = normalise
         if stem_order not in STEM_ORDERS:
             raise ParamsError(f"unknown stem_order {stem_order!r}; it must be one of {list(STEM_ORDERS)}")
         self.norm_first = stem_order == "norm-relu"
@@ -61,15 +71,20 @@ class ResNet34(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @classmethod
+    def front_end_name(cls, **settings: Setting) -> str:
+        """Return the setting `front_end`. Raises ParamsError if it, or `normalise`, is unknown."""
+        return check_front_end(settings, FILTER_BANKS, name="resnet34")
+
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed log-mels (B, T, F) as (B, dim), not normalised.
+        """Embed log energies (B, T, F) as (B, dim), not normalised.
 
         With `lengths` (B,), in frames, padding does not change the result. Raises ValueError for lengths in training
         mode, where batch statistics would count the padding, and for an utterance shorter than `min_frames`.
         """
         self.check_lengths(features, lengths, name="resnet34")
         with torch.autocast(features.device.type, enabled=False):
-            bands = normalise_over_time(features.float(), lengths)
+            bands = normalise_over_time(features.float(), lengths, statistics=self.statistics)
         images = bands.transpose(1, 2).contiguous().unsqueeze(3).permute(0, 3, 1, 2)  # (B, 1, F, T)
         x = self.stem(images)
         x = F.relu_(self.stem_norm(x)) if self.norm_first else self.stem_norm(F.relu_(x))
