@@ -4,13 +4,14 @@
     python benchmarks/generalisation.py run RESULTS.jsonl --work WORK --plan groups
     python benchmarks/generalisation.py report RESULTS.jsonl [--figure docs/images/generalisation.png]
 
-`run` needs the built-in corpus and its features (`dvc repro features`). It trains an ECAPA-TDNN with 128 channels on
+`run` needs the built-in corpus and its features (`dvc repro features`). It trains the backbone spectral-statistics on
 subsets of the training systems and scores every model on the same trials: all pairs of the unseen systems of test, and
 all pairs of clips of published systems, if there is a table of them, pooled and within a page.
 
 - `--plan curve`: 8, 16, 32, 64 and all systems, several draws of each; the untrained network and log-mel statistics.
 - `--plan groups`: all systems but one kind of generator or waveform maker, one generator, or one waveform maker.
 - `--plan controls`: all systems with as many utterances as 16 systems have, and with half and twice the steps.
+- `--plan networks`: all systems with another backbone, filter bank, or normalisation of its bands.
 
 A draw is a random subset and the seed of the training. All runs have the same number of steps and of crops per step.
 RESULTS.jsonl gets one line per run when it ends. Runs that it contains are skipped, so a killed command continues.

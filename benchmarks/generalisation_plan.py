@@ -11,8 +11,21 @@ import pandas as pd
 
 SIZES = (8, 16, 32, 64)
 UNTRAINED, STATISTICS, CURVE, CONTROL = "untrained network", "log-mel statistics", "curve", "control"
+NETWORK = "network"  # another backbone, filter bank or normalisation
 GROUPS = ("kind of generator", "kind of waveform maker", "generator", "waveform maker")  # that are left out
 MIN_REMOVED = 3  # systems of a group that is left out
+STANDARD_NETWORK = (
+    "spectral-statistics",
+    "linear-fbank",
+    "",
+)  # backbone, front end, normalisation (some have none)
+OTHER_NETWORKS = (
+    ("spectral-statistics", "fbank", ""),
+    ("ecapa", "linear-fbank", "mean"),
+    ("ecapa", "linear-fbank", "mean-variance"),
+    ("ecapa", "fbank", "mean"),
+    ("ecapa", "fbank", "mean-variance"),
+)
 
 GENERATOR_KINDS = {  # by family
     "formant": "formant", "klatt-formant": "formant", "HMM": "HMM", "clustergen": "HMM",
@@ -37,15 +50,16 @@ class Run:
     """One training and its evaluation, or the evaluation of a reference that is not trained.
 
     `draw` is the seed of the training, and of the choice of the systems. `utterances` limits the training utterances
-    of all systems together.
+    of all systems together. `network` is a tuple as STANDARD_NETWORK.
     """
 
-    kind: str  # UNTRAINED | STATISTICS | CURVE | CONTROL | one of GROUPS
+    kind: str  # UNTRAINED | STATISTICS | CURVE | CONTROL | NETWORK | one of GROUPS
     name: str
     draw: int
     systems: tuple[str, ...]
     steps: int
     utterances: int | None = None
+    network: tuple[str, str, str] = STANDARD_NETWORK
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -130,7 +144,20 @@ def plan_controls(systems: pd.DataFrame, *, draws: int, steps: int) -> Iterator[
         yield Run(CONTROL, "twice the steps", draw, everything, 2 * steps)
 
 
-PLANS = {"curve": plan_curve, "groups": plan_groups, "controls": plan_controls}
+def plan_networks(systems: pd.DataFrame, *, draws: int, steps: int) -> Iterator[Run]:
+    """Yield runs with all systems and another network."""
+    everything = tuple(systems.index)
+    for draw in range(draws):
+        for network in OTHER_NETWORKS:
+            yield Run(NETWORK, network_name(network), draw, everything, steps, network=network)
+
+
+def network_name(network: tuple[str, str, str]) -> str:
+    """Return a network as text."""
+    return ", ".join(part for part in network if part)
+
+
+PLANS = {"curve": plan_curve, "groups": plan_groups, "controls": plan_controls, "networks": plan_networks}
 
 
 def choose_utterances(systems: Sequence[str], count: int, *, draw: int) -> list[int]:

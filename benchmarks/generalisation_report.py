@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generalisation_plan import CONTROL, CURVE, GROUPS, STATISTICS, UNTRAINED
+from generalisation_plan import (
+    CONTROL,
+    CURVE,
+    GROUPS,
+    NETWORK,
+    STANDARD_NETWORK,
+    STATISTICS,
+    UNTRAINED,
+    network_name,
+)
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
@@ -133,6 +142,7 @@ def report_markdown(results: Sequence[Result]) -> str:
     if sizes_of(results):
         parts += [systems_interval_table(results), slope_table(results)]
         parts += [control_table(results)] if select(results, CONTROL) else []
+        parts += [network_table(results)] if select(results, NETWORK) else []
         parts += [group_table(results)] if any(select(results, group) for group in GROUPS) else []
     return "\n\n".join(parts)
 
@@ -230,6 +240,15 @@ def control_table(results: Sequence[Result]) -> str:
         for name, chosen in parts.items()
     ]
     return markdown(["run", "utterances", "draws", *eer_header(sets)], rows)
+
+
+def network_table(results: Sequence[Result]) -> str:
+    """Return the EERs of other networks beside the curve: all have all systems."""
+    sets, everything = scored_sets(results), at_size(results, sizes_of(results)[-1])
+    parts = {f"{network_name(STANDARD_NETWORK)}, as in the curve": everything}
+    parts |= {name: select(results, NETWORK, name) for name in names_of(select(results, NETWORK))}
+    rows = [[name, str(len(chosen)), *eer_cells(chosen, sets)] for name, chosen in parts.items()]
+    return markdown(["network", "draws", *eer_header(sets)], rows)
 
 
 def group_table(results: Sequence[Result]) -> str:

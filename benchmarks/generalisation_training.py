@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from generalisation_plan import STATISTICS, Run, batch_shape, choose_utterances
+from generalisation_plan import (
+    OTHER_NETWORKS,
+    STANDARD_NETWORK,
+    STATISTICS,
+    Run,
+    batch_shape,
+    choose_utterances,
+)
 
 from makermark.experiments.external_corpus import LABEL_SEPARATOR, read_external_corpus
 from makermark.features.cache import FeatureCache
@@ -25,7 +32,12 @@ from makermark.foundation.params import Params, parse_params, read_yaml
 from makermark.models.backbones import Backbone
 from makermark.models.embed_corpus import log_mel_statistics, standardise
 from makermark.models.extraction import embed_rows
-from makermark.models.feature_spec import build_front_end, front_end_name, select_cached_rows
+from makermark.models.feature_spec import (
+    BASELINE_FRONT_END,
+    build_front_end,
+    front_end_name,
+    select_cached_rows,
+)
 from makermark.scoring.pairs import PairMetrics, score_all_pairs
 from makermark.scoring.within import WithinMetrics, score_within
 from makermark.training.components import build_backbone, build_loss, crop_frames
@@ -65,10 +77,14 @@ class Inputs:
     work: Path
 
 
-def read_network_params(path: Path, *, seed: int) -> Params:
+def read_network_params(path: Path, *, seed: int, network: tuple[str, str, str] = STANDARD_NETWORK) -> Params:
     """Return the params with the network and the loss of this benchmark; the rest is that of params.yaml."""
+    backbone, front_end, normalise = network
     content = read_yaml(path)
-    content |= {"backbone": "ecapa", "loss": "ge2e", "seed": seed, "augment": "none"}
+    content |= {"backbone": backbone, "loss": "ge2e", "seed": seed, "augment": "none"}
+    content["backbones"][backbone]["front_end"] = front_end
+    if normalise:
+        content["backbones"][backbone]["normalise"] = normalise
     content["backbones"]["ecapa"]["channels"] = CHANNELS
     content["train"]["crop_seconds"] = CROP_SECONDS
     content["score"]["bootstrap_samples"] = BOOTSTRAP_SAMPLES
@@ -96,7 +112,6 @@ def write_clip_features(inputs: Inputs) -> None:
     if inputs.clips is None:
         return
     params = read_network_params(inputs.params, seed=0)
-    front_end = build_front_end(params, front_end_name(params))
     limits = params.features
     clips = read_external_corpus(
         inputs.clips,
@@ -107,16 +122,17 @@ def write_clip_features(inputs: Inputs) -> None:
     )
     clips = dataclasses.replace(clips, rows=clips.rows.groupby("system").sample(frac=1, random_state=0))
     clips = dataclasses.replace(clips, rows=clips.rows.groupby("system").head(MAX_CLIPS).sort_index())
-    write_cache(
-        clips,
-        front_end,
-        inputs.work,
-        shard_utterances=limits.shard_utterances,
-        min_seconds=limits.min_seconds,
-        max_seconds=limits.max_seconds,
-        max_bad_fraction=1.0,
-        workers=1,
-    )
+    for name in {BASELINE_FRONT_END, *(front_end for _, front_end, _ in (STANDARD_NETWORK, *OTHER_NETWORKS))}:
+        write_cache(
+            clips,
+            build_front_end(params, name),
+            inputs.work,
+            shard_utterances=limits.shard_utterances,
+            min_seconds=limits.min_seconds,
+            max_seconds=limits.max_seconds,
+            max_bad_fraction=1.0,
+            workers=1,
+        )
     clips.rows[["utterance_id", "system", WITHIN]].to_parquet(inputs.work / CLIP_LABELS)
 
 
@@ -124,8 +140,9 @@ def execute(run: Run, inputs: Inputs) -> dict[str, Any]:
     """Carry out a run; return its result as JSON values. A killed training continues from its last tenth."""
     start = time.process_time()
     keep_freed_memory()
-    params = read_network_params(inputs.params, seed=run.draw)
-    front_end = build_front_end(params, front_end_name(params))
+    params = read_network_params(inputs.params, seed=run.draw, network=run.network)
+    name = BASELINE_FRONT_END if run.kind == STATISTICS else front_end_name(params)
+    front_end = build_front_end(params, name)
     manifest = read_manifest(inputs.corpus)
     cache = FeatureCache.open(inputs.features / front_end.name, front_end.parameters())
     backbone = build_backbone(params, width=front_end.width, encoder=None)

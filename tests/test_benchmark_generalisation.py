@@ -239,10 +239,12 @@ def inputs(tmp_path_factory):
     rows.loc[dev, "split"] = "test"
     rows.loc[dev & (rows["system"] != "slow"), "system"] += "-unseen"
     write_manifest(folder / "manifest.parquet", rows, corpus="test", root="audio")
-    write_cache(
-        read_manifest(folder / "manifest.parquet"), front_end, folder / "features",
-        shard_utterances=512, max_bad_fraction=0, min_seconds=0.5, max_seconds=60, workers=1,
-    )  # fmt: skip
+    params = training.read_network_params(REPOSITORY / "params.yaml", seed=0)
+    for one in (front_end, training.build_front_end(params, "linear-fbank")):
+        write_cache(
+            read_manifest(folder / "manifest.parquet"), one, folder / "features",
+            shard_utterances=512, max_bad_fraction=0, min_seconds=0.5, max_seconds=60, workers=1,
+        )  # fmt: skip
     clips = [
         [f"../audio/test-{system}-{number}.flac", system, "page1", "author"]
         for system in VOICES
@@ -275,6 +277,15 @@ def test_a_run_trains_on_its_systems_and_scores_unseen_systems_and_clips(inputs)
     assert list(inputs.work.glob("curve*")) == []  # the state of the training
     again = training.execute(run, inputs)
     assert {**measured, "cpu_seconds": 0} == {**again, "cpu_seconds": 0}
+
+
+def test_other_networks_are_trained(inputs):
+    """Backbones, filter banks and normalisations give as many results."""
+    everything = plan.describe_systems(read_manifest(inputs.corpus).rows)
+    runs = list(plan.plan_networks(everything, draws=1, steps=10))
+    runs.append(plan.Run(plan.CURVE, "3 systems", 0, tuple(everything.index), 10))
+    assert {run.network for run in runs} == {plan.STANDARD_NETWORK, *plan.OTHER_NETWORKS}
+    assert len({training.execute(run, inputs)["loss"] for run in runs}) == len(runs)
 
 
 def test_log_mel_statistics_are_scored_over_all_pairs(inputs):
