@@ -129,7 +129,7 @@ def test_load_checkpoint_restores_the_same_bits(tmp_path, weights, metadata):
 
 
 def test_load_checkpoint_computes_what_an_earlier_version_computed(tmp_path, metadata):
-    """Checkpoints without `stem_order` and `variant` come from the order relu-norm and the loss of Wan 2018."""
+    """Without these settings: log-mels of variance 1, the order relu-norm, and the loss of Wan 2018."""
     torch.manual_seed(0)
     parts = {
         "backbone": backbones.build(

@@ -31,7 +31,12 @@ Weights = dict[str, Tensor]  # by `PART/NAME`, such as `backbone/conv1.weight`
 
 ADDED_LATER = {"languages", "threads"}  # keys that checkpoints of earlier versions lack
 # Settings that earlier versions did not have, with the value that describes what those versions computed.
-EARLIER_BACKBONE_SETTINGS = {"resnet34": {"stem_order": "relu-norm"}}
+LOG_MELS = {"front_end": "fbank", "normalise": "mean-variance"}
+EARLIER_BACKBONE_SETTINGS = {
+    "resnet34": LOG_MELS | {"stem_order": "relu-norm"},
+    "ecapa": LOG_MELS,
+    "conformer": LOG_MELS,
+}
 EARLIER_LOSS_SETTINGS = {"ge2e": {"variant": "wan2018"}}
 
 
