@@ -31,6 +31,7 @@ def calibration(**changes):
         "slope": np.full((2, 3), 10.0),
         "system_threshold": np.full((2, 3), 4.0),
         "family_threshold": np.full((2, 3), 2.0),
+        "allowance": np.zeros((2, 3)),
         "margin": np.ones(2),
         "min_llr": -3.0,
         "max_llr": 5.0,

@@ -13,6 +13,7 @@ from makermark.tracing.calibration import (
     calibrate_gallery,
     family_names,
     interpolate,
+    neighbour_cosines,
 )
 from makermark.tracing.gallery import TRAINED, Gallery
 
@@ -234,6 +235,46 @@ def test_system_threshold_is_the_top_llr_of_unknown_systems_that_the_rate_allows
     np.testing.assert_allclose(fitted.system_threshold, [[top[-2]] * 2])
     np.testing.assert_allclose(fitted.family_threshold, [[top[-2]] * 2])
     assert fitted.thresholds_from == "unseen"
+
+
+def near_gallery():
+    """Training systems a at 0 degrees, b at 90 and n, a neighbour of a, at 20."""
+    clips = pd.DataFrame(
+        {"system": ["a", "b", "n"], "family": "", "origin": TRAINED, "clip": ["a", "b", "n"]}
+    )
+    angles = np.radians([0, 90, 20])
+    return Gallery(clips, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), "0" * 64)
+
+
+def test_neighbours_are_the_nearest_training_systems():
+    centroids = near_gallery().centroids()
+    everything, without_n = np.array([True, True, True]), np.array([True, True, False])
+    np.testing.assert_allclose(neighbour_cosines(centroids, everything), [cosine(20), cosine(70), cosine(20)])
+    np.testing.assert_allclose(
+        neighbour_cosines(centroids, without_n), [0, 0, cosine(20)], atol=1e-6
+    )  # n is enrolled
+    np.testing.assert_array_equal(neighbour_cosines(centroids[:1], np.array([True])), [0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
+def test_a_system_with_a_near_neighbour_needs_a_higher_llr(rate):
+    """Thresholds differ by half of the difference of the neighbours' cosines, on the scale of LLRs.
+
+    Unknown clips are then named as often as the rate allows, and no more often: those above the threshold of their
+    top-scoring system are counted.
+    """
+    clips = joined(dev(), clip_set(entries_of("n", [18, 22, 25])))
+    known = near_gallery()
+    fitted = calibrate_gallery(
+        known, ScoreCalibrator(clips, known, prior=0.5, seed=0), false_accept_rate=rate, coverage=0.5
+    )
+    llrs = fitted.offset[0] + fitted.slope[0] * (clips.embeddings @ fitted.centroids.T)
+    of_a, of_b, of_n = fitted.system_threshold[0]
+    assert of_a == pytest.approx(of_n)
+    assert of_a - of_b == pytest.approx(0.5 * fitted.slope[0, 0] * (cosine(20) - cosine(70)))
+    unknown = llrs[clips.systems == "u"]
+    named = unknown.max(axis=1) > fitted.system_threshold[0, unknown.argmax(axis=1)]
+    assert named.sum() == rate * 5
 
 
 def two_unseen(families):

@@ -11,7 +11,7 @@ import numpy as np
 from makermark.foundation.embeddings import l2_normalise
 from makermark.tracing import Tracer
 from makermark.tracing.bundle import ClipSet
-from makermark.tracing.calibration import FalseAccepts, measure_false_accepts
+from makermark.tracing.calibration import FalseAccepts, measure_false_accepts, top_minus_allowance
 from makermark.tracing.decision import Conclusion, Decisions
 from makermark.tracing.evaluation import OUTCOMES, classify_outcomes
 from makermark.tracing.extractor import ClipEmbedding
@@ -126,8 +126,8 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
 def _false_accepts(tracer: Tracer, best: int, speech_s: float) -> FalseAccepts | None:
     """Return how well the clips of the nearest length determine the threshold of the system with number `best`.
 
-    Training systems share one threshold. Human speech counts as one unknown system. Returns None if there are no
-    clips of unknown systems.
+    Training systems share one threshold, apart from their allowances. Human speech counts as one unknown system.
+    Returns None if there are no clips of unknown systems.
     """
     known_seconds = tracer.calibration.speech_seconds
     nearest = int(np.abs(np.log(known_seconds / max(speech_s, 1e-3))).argmin())
@@ -138,9 +138,8 @@ def _false_accepts(tracer: Tracer, best: int, speech_s: float) -> FalseAccepts |
     decisions = tracer.decide(unknown.embeddings, unknown.speech_seconds)
     trained = (tracer.gallery.summary["origin"] == TRAINED).to_numpy()
     group = trained if trained[best] else np.arange(len(trained)) == best
-    return measure_false_accepts(
-        decisions.llrs[:, group].max(axis=1), unknown.systems, rate=tracer.settings.false_accept_rate
-    )
+    top_llrs = top_minus_allowance(decisions.llrs[:, group], tracer.calibration.allowance[nearest][group])
+    return measure_false_accepts(top_llrs, unknown.systems, rate=tracer.settings.false_accept_rate)
 
 
 def find_critical_prior(tracer: Tracer, clip: ClipEmbedding) -> float | None:
