@@ -103,6 +103,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         'reached = np.einsum("dc,dc->d", rising[middle], weights) >= minimum | GtE -> Gt',
     ): "a whole number is never equal to 0.95 - 1e-12 times another",
     (
+        "tracing/calibration.py",
+        "summary, names = gallery.summary, np.array(gallery.systems, dtype=str) | array: no dtype",
+    ): "a list of str gives the same array",
+    (
         "models/losses/triplet.py",
         "bound = positive.maximum(farthest.nextafter(farthest + 1))  # at least one negative is beyond the bound"
         " | 1 -> 2",

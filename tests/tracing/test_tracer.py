@@ -22,7 +22,7 @@ from makermark.models.checkpoint import load_checkpoint
 from makermark.reporting.tables import describe_tracer
 from makermark.tracing import Tracer, read_gallery, write_gallery
 from makermark.tracing.bundle import read_bundle, write_unavailable
-from makermark.tracing.calibration import ScoreCalibrator, measure_false_accepts
+from makermark.tracing.calibration import ScoreCalibrator
 from makermark.tracing.decision import TOO_LITTLE_SPEECH
 from makermark.tracing.enrolment_evaluation import evaluate_enrolment
 from makermark.tracing.evaluation import evaluate_comparison, evaluate_tracer
@@ -100,25 +100,6 @@ def test_posteriors_are_given_only_with_a_conclusion_that_names(world, tracer):
         posteriors = [trace.posterior_unknown, *(candidate.posterior for candidate in trace.candidates)]
         assert [value is None for value in posteriors] == [not trace.name] * len(posteriors)
         assert any("posterior" in line for line in describe_trace(trace)) == bool(trace.name)
-
-
-def test_uncertainty_of_the_false_accept_rate_agrees_with_simulation():
-    rng = np.random.default_rng(0)
-    systems = np.repeat(["a", "b", "c"], 20)
-    estimate = measure_false_accepts(rng.random(60), systems, rate=0.05)
-    # the rate on new clips for thresholds from 20,000 sets of 60 uniform scores: what lies above the threshold
-    rates = 100 * (1 - np.sort(rng.random((20_000, 60)), axis=1)[:, -4])
-    np.testing.assert_allclose(estimate.interval, np.quantile(rates, [0.025, 0.975]), rtol=0.05)
-    assert (estimate.clips, estimate.systems) == (60, 3)
-
-
-def test_left_out_systems_worked_by_hand():
-    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.35])
-    systems = np.array(["a", "a", "b", "b", "c", "c"])
-    # rate 0: the threshold is the largest score of the other systems: 0.9, 0.9 and 0.4
-    estimate = measure_false_accepts(scores, systems, rate=0.0)
-    assert (estimate.left_out_mean, estimate.left_out_max) == pytest.approx((50 / 3, 50))
-    assert measure_false_accepts(scores[:2], systems[:2], rate=0.0).left_out_mean is None
 
 
 def test_likelihood_ratios_are_limited_to_the_range_that_dev_supports(world, tracer):

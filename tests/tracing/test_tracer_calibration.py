@@ -13,6 +13,7 @@ from makermark.tracing.calibration import (
     calibrate_gallery,
     family_names,
     interpolate,
+    measure_false_accepts,
     neighbour_cosines,
 )
 from makermark.tracing.gallery import TRAINED, Gallery
@@ -155,7 +156,7 @@ def enrolled_by_definition(clips, num_clips, *, seed):
     whole, cut = clips.of_length(WHOLE_UTTERANCE), clips.of_length(1.0)
     rng = np.random.default_rng([seed, num_clips])
     scores, targets = [], []
-    for system in ("u", "v"):
+    for system in sorted(set(whole.systems) - {"a", "b"}):
         rows = [row for row, name in enumerate(whole.systems) if name == system]
         for _ in range(SIMULATED_ENROLMENTS):
             drawn = rng.choice(rows, size=max(1, min(num_clips, len(rows) // 2)), replace=False)
@@ -170,8 +171,11 @@ def enrolled_by_definition(clips, num_clips, *, seed):
 
 
 @pytest.mark.parametrize("num_clips", [1, 2, 9])
-def test_enrolled_calibration_equals_its_definition(num_clips):
+@pytest.mark.parametrize("left_out", [[], ["u2", "u3", "v0", "v1", "v2", "v3"]])
+def test_enrolled_calibration_equals_its_definition(num_clips, left_out):
+    """The second dev has one unseen system with two utterances: each is enrolled and tested with the other."""
     clips = dev_with_whole_utterances()
+    clips = clips.select(~np.isin(clips.rows["sources"], left_out))
     expected = enrolled_by_definition(clips, num_clips, seed=3)
     (fitted,) = calibrator(clips, seed=3).enrolled_systems(num_clips)
     assert fitted == pytest.approx(expected, rel=1e-4)
@@ -369,6 +373,31 @@ def test_calibration_holds_the_gallery_and_the_llrs_of_its_fit():
     np.testing.assert_allclose(llrs, fit.offset + fit.slope * cosines)
     np.testing.assert_allclose(fitted.centroids, np.eye(2))
     assert fitted.families == ["a", "b"]
+
+
+# How well the clips of unknown systems determine a threshold
+
+
+def test_uncertainty_of_the_false_accept_rate_agrees_with_simulation():
+    rng = np.random.default_rng(0)
+    systems = np.repeat(["a", "b", "c"], 20)
+    estimate = measure_false_accepts(rng.random(60), systems, rate=0.05)
+    # the rate on new clips for thresholds from 20,000 sets of 60 uniform scores: what lies above the threshold
+    rates = 100 * (1 - np.sort(rng.random((20_000, 60)), axis=1)[:, -4])
+    np.testing.assert_allclose(estimate.interval, np.quantile(rates, [0.025, 0.975]), rtol=0.05)
+    assert (estimate.clips, estimate.systems) == (60, 3)
+
+
+def test_left_out_systems_worked_by_hand():
+    """At a rate of 0, the threshold is the largest score of the other systems; a score equal to it is not above it."""
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.4])
+    systems = np.array(["a", "a", "b", "b", "c", "c"])
+    three = measure_false_accepts(scores, systems, rate=0.0)  # thresholds 0.9, 0.9 and 0.4: 0, 0 and 50 %
+    assert (three.left_out_mean, three.left_out_max) == pytest.approx((50 / 3, 50))
+    two = measure_false_accepts(scores[:4], systems[:4], rate=0.0)  # thresholds 0.4 and 0.2: 0 and 100 %
+    assert (two.left_out_mean, two.left_out_max) == (50, 100)
+    one = measure_false_accepts(scores[:2], systems[:2], rate=0.0)
+    assert (one.left_out_mean, one.left_out_max) == (None, None)
 
 
 # Amounts of speech
