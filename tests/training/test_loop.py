@@ -12,6 +12,7 @@ import pytest
 import torch
 from memory_caches import memory_cache
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from makermark.foundation.errors import TrainingError
 from makermark.models import backbones, losses
@@ -267,6 +268,13 @@ def test_epoch_draws_from_seed_and_epoch():
         assert received[0][3] != different[0][3]
 
 
+def test_epochs_seed_dropout_with_63_bits():
+    """With few bits, two epochs or two trainings would often draw the same dropout masks."""
+    seeds = [run_epoch(epoch=epoch)[1][0][3] for epoch in range(20)]
+    assert len(set(seeds)) == 20
+    assert 2**60 < max(seeds) < 2**63
+
+
 @pytest.mark.parametrize("values", [(1.0, math.nan), (math.inf, 1.0)])
 def test_epoch_with_a_loss_that_is_not_finite_raises(values):
     with pytest.raises(TrainingError, match=r"epoch 3: the loss is (nan|inf); lower train.learning_rate"):
@@ -391,6 +399,31 @@ def test_optimizer_decays_weights_towards_zero_at_the_learning_rate():
     optimizer.step()
     assert weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5))
     assert other.item() == pytest.approx(4.0 * (1 - 0.2 * 0.5))
+
+
+class OperationCount(TorchDispatchMode):
+    """Counts the operations of torch inside a `with` block."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_optimizer_updates_all_weights_of_a_group_in_the_same_operations():
+    """A loop over the weights would take more operations for more of them, and more time on small ones."""
+    counts = []
+    for number in (1, 10):
+        weights = [nn.Parameter(torch.ones(2)) for _ in range(number)]
+        optimizer = build_optimizer([ParamGroup(weights, 0.1)], weight_decay=0.5, rate_on=None)
+        for _ in range(2):  # the first step also creates the moments of every weight
+            for weight in weights:
+                weight.grad = torch.ones(2)
+            with OperationCount() as operations:
+                optimizer.step()
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
 
 
 def test_train_passes_weight_decay_and_learning_rates_on(corpus, tmp_path):

@@ -205,6 +205,21 @@ def test_balanced_sampler_order_of_utterances_depends_on_seed_system_and_cycle()
     assert len(set(map(tuple, orders))) == 8
 
 
+def test_balanced_sampler_draws_the_numbers_of_its_generators() -> None:
+    """A training can be repeated only if a later version draws the same batches. Cycle c of system s is the
+    permutation by generator [seed, s, c, 1]; here it is two batches of 3 out of 6 utterances. Both systems are in
+    every batch."""
+    sampler = BalancedSampler(["a", "b"] * 6, seed=7, batch_systems=2, utterances_per_system=3)
+    drawn: dict[int, list[int]] = {0: [], 1: []}
+    for epoch in range(3):
+        for batch in sampler.batches(epoch):
+            for system in drawn:
+                drawn[system] += [row // 2 for row in batch.tolist() if row % 2 == system]
+    for system, rows in drawn.items():
+        cycles = [np.random.default_rng([7, system, cycle, 1]).permutation(6) for cycle in range(3)]
+        assert rows == np.concatenate(cycles).tolist()
+
+
 def test_draw_without_replacement_across_permutations() -> None:
     """Chunks of 3 out of 4: each permutation is used up, and a chunk across two has no number twice."""
     draws = samplers.draw_without_replacement(np.random.default_rng(0), 4, chunk=3)
