@@ -103,6 +103,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         'reached = np.einsum("dc,dc->d", rising[middle], weights) >= minimum | GtE -> Gt',
     ): "a whole number is never equal to 0.95 - 1e-12 times another",
     (
+        "scoring/pairs/eer_refinement.py",
+        "high_key - low_key, trials, max_bytes=FINE_COUNTER_BYTES // (2 * counter.counter_copies) | FloorDiv -> Div",
+    ): "a whole number of bytes is within a limit if it is within its whole part",
+    (
         "tracing/calibration.py",
         "summary, names = gallery.summary, np.array(gallery.systems, dtype=str) | array: no dtype",
     ): "a list of str gives the same array",

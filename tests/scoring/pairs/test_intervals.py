@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 from makermark.scoring.pairs import score_all_pairs
-from makermark.scoring.pairs.intervals import bootstrap_intervals, percentile_interval, quantile_levels
+from makermark.scoring.pairs.intervals import (
+    accumulate_accepted,
+    bootstrap_intervals,
+    percentile_interval,
+    quantile_levels,
+    resampled_eers,
+)
 
 SAMPLES = 25
 
@@ -96,6 +102,50 @@ def test_intervals_equal_those_of_listed_weighted_trials(systems, utterances, se
         intervals, listed_eers(trials, scores, seed=[seed], samples=SAMPLES), strict=True
     ):
         assert interval == pytest.approx(np.quantile(eers, hesterberg_levels(systems)), abs=1e-6)
+
+
+def test_accepted_pairs_worked_by_hand():
+    """Systems 0 and 1 have blocks of four bins, which become two: a bin holds its own pairs and those above."""
+    counts = np.array([[1, 2, 3, 4], [9, 9, 9, 9], [5, 0, 1, 0], [0, 7, 0, 2]], np.uint32)
+    first, second = np.array([0, 5, 0, 1]), np.array([0, 5, 1, 1])
+    accepted = np.zeros((2, 2, 2), np.float32)
+    accumulate_accepted(counts, np.array([0, 2, 3]), first, second, accepted)  # not the second block
+    assert accepted.tolist() == [[[10, 6], [7, 1]], [[6, 9], [1, 2]]]
+
+
+def test_eer_of_resamples_in_the_lowest_bin_worked_by_hand():
+    """Bin 1 is accepted with a miss rate of 6/8 and a false-accept rate of 1/4, bin 0 with 0 and 1: they meet at 1/2.
+
+    A resample with one of the two systems has no non-target trial.
+    """
+    counts, first, second = (
+        np.array([[3, 1], [3, 1], [3, 1]], np.uint32),
+        np.array([0, 0, 1]),
+        np.array([0, 1, 1]),
+    )
+    micro, macro = resampled_eers(counts, np.arange(3), first, second, samples=40, seed=[0])
+    has_both = (np.random.default_rng([0]).multinomial(2, [0.5, 0.5], size=40) == 1).all(axis=1)
+    assert 0 < has_both.sum() < 40
+    for eers in (micro, macro):
+        np.testing.assert_allclose(eers, np.where(has_both, 0.5, np.nan))
+
+
+@pytest.mark.parametrize(("systems", "bins", "merged"), [(8, 256, 256), (257, 64, 64), (257, 128, 64)])
+def test_bins_are_merged_if_the_table_is_too_large_and_to_64_at_least(systems, bins, merged):
+    """Eight systems need a table of 64 KiB; 257 need 16.1 MiB for 64 bins, more than the limit of 16 MiB."""
+    rng = np.random.default_rng(2)
+    first, second = np.triu_indices(systems)
+    is_target = first == second
+    shape = np.exp(-0.5 * ((np.arange(bins) / bins - np.where(is_target, 0.6, 0.4)[:, None]) / 0.15) ** 2)
+    counts = rng.poisson(20 * shape).astype(np.uint32)
+    micro, _ = resampled_eers(counts, np.arange(len(first)), first, second, samples=2, seed=[1])
+    wide = counts.reshape(len(first), merged, -1).sum(axis=2)
+    drawn = np.random.default_rng([1]).multinomial(systems, np.full(systems, 1 / systems), size=2)
+    for eer, times in zip(micro, drawn, strict=True):
+        weights = np.where(is_target, times[first], times[first] * times[second])
+        trials = np.concatenate([weights[kind] @ wide[kind] for kind in (is_target, ~is_target)])
+        expected = eer_percent(np.arange(2 * merged) < merged, np.tile(np.arange(merged), 2), trials)
+        assert 100 * eer == pytest.approx(expected, abs=1e-6)
 
 
 def test_intervals_of_a_set_equal_those_of_its_pairs_up_to_binning():
