@@ -5,6 +5,7 @@
     python benchmarks/mutants.py scoring/calibration.py --list  # the mutants, without running a test
     python benchmarks/mutants.py training/loop.py --only 12 30  # two mutants, with the output of their tests
     python benchmarks/mutants.py --sample 40                    # 40 random mutants of each room, the same at each call
+    python benchmarks/mutants.py --sample 40 --leave-out 40     # 40 others, for which no test was written
 
 A mutant is a module with one change of its syntax tree (`Mutator`): another comparison or arithmetic operator, a
 constant plus 1, `and` for `or`, a negated condition, a removed `not`, `-` or `~`, a function for its counterpart
@@ -360,6 +361,13 @@ def main() -> None:
         help="run the mutants of the first module with these numbers and show the output of their tests",
     )
     parser.add_argument("--sample", type=int, metavar="N", help="run N random mutants of each room")
+    parser.add_argument(
+        "--leave-out",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --sample: none of the mutants of `--sample N`",
+    )
     arguments = parser.parse_args()
     modules = [
         name for name in SUITES if not arguments.words or any(word in name for word in arguments.words)
@@ -384,7 +392,7 @@ def main() -> None:
         return
     rows = []
     limits_s: dict[tuple[str, ...], float] = {}
-    for module, numbers in choose_mutants(modules, arguments.sample).items():
+    for module, numbers in choose_mutants(modules, arguments.sample, leave_out=arguments.leave_out).items():
         start = time.perf_counter()
         if (suite := tuple(SUITES[module])) not in limits_s:
             if run_suite(module, -1, limit_s=BASELINE_LIMIT_S) != "survived":
@@ -414,22 +422,31 @@ def main() -> None:
     print_table(rows)
 
 
-def choose_mutants(modules: Sequence[str], sample: int | None) -> dict[str, list[int]]:
-    """Return the numbers of the mutants of each module: all, or `sample` random ones of each room."""
+def choose_mutants(modules: Sequence[str], sample: int | None, *, leave_out: int = 0) -> dict[str, list[int]]:
+    """Return the numbers of the mutants of each module: all, or `sample` random ones of each room.
+
+    With `leave_out`, these are none of the mutants that a sample of that size holds.
+    """
     mutants = [(module, number) for module in modules for number in range(len(find_mutants(module)))]
     if sample is not None:
         rooms: dict[str, list[tuple[str, int]]] = {}
         for module, number in mutants:
             rooms.setdefault(name_room(module), []).append((module, number))
-        mutants = [
-            mutant
-            for room, of_room in rooms.items()
-            for mutant in sorted(random.Random(room).sample(of_room, min(sample, len(of_room))))
-        ]
+        mutants = []
+        for room, of_room in rooms.items():
+            left_out = draw_sample(of_room, leave_out, seed=room) if leave_out else []
+            others = [mutant for mutant in of_room if mutant not in left_out]
+            seed = f"{room} without {leave_out}" if leave_out else room
+            mutants += draw_sample(others, sample, seed=seed)
     chosen: dict[str, list[int]] = {}
     for module, number in mutants:
         chosen.setdefault(module, []).append(number)
     return chosen
+
+
+def draw_sample(mutants: Sequence[tuple[str, int]], size: int, *, seed: str) -> list[tuple[str, int]]:
+    """Return `size` random mutants, or all if there are fewer, sorted."""
+    return sorted(random.Random(seed).sample(mutants, min(size, len(mutants))))
 
 
 def name_room(module: str) -> str:
