@@ -48,3 +48,9 @@ def pytest_addoption(parser):
         default=0.0,
         help="time of tests/fuzz in all; default: one round of each test",
     )
+    parser.addoption(
+        "--fuzz-seed",
+        type=int,
+        default=0,
+        help="number of the first round of each test of tests/fuzz: from another number, other changes are drawn",
+    )

@@ -4,15 +4,18 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from makermark.foundation.embeddings import (
+    has_unit_length,
     l2_normalise,
     read_embeddings,
     utterances_sha256,
     write_embeddings,
 )
 from makermark.foundation.errors import FilesError
+from makermark.foundation.files import read_arrow, write_arrow
 from makermark.foundation.manifest import INPUT_SCHEMA, add_seen_columns
 
 
@@ -88,3 +91,39 @@ def test_damaged_metadata_are_refused_in_one_line(tmp_path):
     path.write_bytes(content.replace(b"m" * 64, b"\xb0" * 64))
     with pytest.raises(FilesError, match=r"model\.arrow: damaged metadata .*; delete it and run the stage"):
         read_embeddings(path)
+
+
+@pytest.mark.parametrize("name", ["vector", "logits"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1.0, 2.0], None, [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, 2.0], [None, 3.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float64(), 2)),
+        pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32())),
+        pa.array([1.0] * 4, pa.float32()),
+    ],
+    ids=["no list", "no number", "float64", "lists of any length", "numbers"],
+)
+def test_column_that_is_no_matrix_is_refused_in_one_line(tmp_path, name, column):
+    """An empty value in `vector` made `read_embeddings` end with a ValueError of NumPy or an ArrowInvalid."""
+    path, matrix = tmp_path / "model.arrow", np.eye(4, dtype=np.float32)
+    write_embeddings(path, rows_of(4), matrix, metadata={}, logits=matrix)
+    table = read_arrow(path)
+    write_arrow(path, table.set_column(table.column_names.index(name), name, column))
+    with pytest.raises(
+        FilesError, match=rf"model\.arrow: column '{name}' is not a list of as many float32 numbers"
+    ):
+        read_embeddings(path)
+
+
+def test_unit_length_worked_by_hand_without_a_warning():
+    """0.6 and 0.8 have a norm of 1; the square of 1e38 is beyond float32."""
+    unit = np.array([[0.6, 0.8], [0, -1]], np.float32)
+    with np.errstate(all="raise"):
+        assert has_unit_length(unit)
+        assert has_unit_length(unit[:0])
+        assert has_unit_length(1.0009 * unit)
+        assert has_unit_length(0.9991 * unit)
+        for value in (0, 0.3, 0.61, 1e38, np.inf, -np.inf, np.nan):
+            assert not has_unit_length(np.array([[0.6, 0.8], [value, 0.8]], np.float32))

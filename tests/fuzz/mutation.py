@@ -77,14 +77,17 @@ def apply_changes(content: bytes, changes: list[Change]) -> bytes:
     return bytes(data)
 
 
-def fuzz(check: Callable[[list[Change]], None], *, seconds: float) -> int:
-    """Run `check` on drawn changes for `seconds`, at least one round; return the number of rounds."""
+def fuzz(check: Callable[[list[Change]], None], *, seconds: float, first_round: int) -> int:
+    """Run `check` on drawn changes for `seconds`, at least one round; return the number of rounds.
+
+    The number of a round determines its changes: a second call with the same `first_round` repeats the first call.
+    """
     end, rounds = time.monotonic() + seconds, 0
     run = settings(
         max_examples=EXAMPLES, database=None, deadline=None, phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )(given(CHANGES)(check))  # fmt: skip
     while rounds == 0 or time.monotonic() < end:
-        seed(rounds)(run)()
+        seed(first_round + rounds)(run)()
         rounds += 1
     return rounds

@@ -106,10 +106,13 @@ def with_column(table, name, values):
         (lambda t: with_column(t, "family", ["p", "q"] * 4), "two families"),
         (lambda t: with_column(t, "vector", [[np.nan] * 4] * 8), "not of unit length"),
         (lambda t: with_column(t, "vector", [[9.0] * 4] * 8), "not of unit length"),
+        (lambda t: with_column(t, "vector", [[3e38] * 4] * 8), "not of unit length"),
+        (lambda t: with_column(t, "vector", [[None] * 4] * 8), "column 'vector' is not a list"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_gallery_file_with_invalid_values_is_refused(tmp_path, modify, message):
-    with pytest.raises(TracerError, match=message):
+    with pytest.raises((FilesError, TracerError), match=message):
         read_gallery(write_modified_file(tmp_path, modify), model_sha256=MODEL, dim=4)
 
 

@@ -106,8 +106,8 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     metadata = read_metadata(table, path)
     matrices = [name for name in ("vector", "logits") if name in table.column_names]
     labels = table.drop_columns(matrices).to_pandas()
-    logits = read_matrix(table, "logits") if "logits" in matrices else None
-    return EmbeddingTable(labels, read_matrix(table, "vector"), logits, metadata)
+    logits = read_matrix(table, "logits", path) if "logits" in matrices else None
+    return EmbeddingTable(labels, read_matrix(table, "vector", path), logits, metadata)
 
 
 def matrix_column(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
@@ -116,11 +116,27 @@ def matrix_column(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
-def read_matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
-    """Return a column of `matrix_column` as a matrix (N, D)."""
+def read_matrix(table: pa.Table, name: str, path: Path) -> NDArray[np.float32]:
+    """Return a column of `matrix_column` as a matrix (N, D).
+
+    Raises FilesError, which names `path`, for a column of another type or with empty values.
+    """
     column = table[name].combine_chunks()
+    has_type = pa.types.is_fixed_size_list(column.type) and column.type.value_type == pa.float32()
+    if not has_type or column.null_count or column.flatten().null_count:
+        raise FilesError(
+            f"{path}: column {name!r} is not a list of as many float32 numbers in every row, without empty values; "
+            "write the file again"
+        )
     matrix: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     return matrix
+
+
+def has_unit_length(embeddings: NDArray[np.float32]) -> bool:
+    """Return whether every embedding (N, D) has a Euclidean norm of 1 within 1e-3; false for NaN and infinity."""
+    if not np.abs(embeddings).max(initial=0) < 2:  # the squares of larger values may overflow
+        return False
+    return bool((np.abs(np.linalg.norm(embeddings, axis=1) - 1) < 1e-3).all())
 
 
 def l2_normalise(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

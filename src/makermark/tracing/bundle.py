@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.api.types import is_numeric_dtype
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from makermark.foundation import tracking
 from makermark.foundation.arrays import BoolArray, Float32Array, FloatArray, IntArray, StrArray
-from makermark.foundation.embeddings import matrix_column, read_matrix
+from makermark.foundation.embeddings import has_unit_length, matrix_column, read_matrix
 from makermark.foundation.errors import TracerError
 from makermark.foundation.files import atomic_folder, read_arrow, read_json, write_arrow, write_json
 from makermark.tracing.gallery import Gallery, check_same_model, read_gallery, write_gallery
@@ -154,11 +155,27 @@ def _write_clips(path: Path, clips: ClipSet) -> None:
 
 
 def _read_clips(path: Path, *, dim: int) -> ClipSet:
-    """Read a file of `_write_clips`; raises TracerError for any other Arrow file, and for another `dim`."""
+    """Read a file of `_write_clips` and check its values.
+
+    Raises FilesError for a file that cannot be read, TracerError for any other Arrow file and for another `dim`.
+    """
     table = read_arrow(path)
-    if table.column_names != [*COLUMNS, "vector"] or table.schema.field("vector").type.list_size != dim:
+    embeddings = read_matrix(table, "vector", path) if table.column_names == [*COLUMNS, "vector"] else None
+    if embeddings is None or embeddings.shape[1] != dim:
         raise TracerError(f"{path}: not clips embedded by this model; run the calibrate stage again")
-    return ClipSet(table.drop_columns(["vector"]).to_pandas(), read_matrix(table, "vector"))
+    clips = ClipSet(table.drop_columns(["vector"]).to_pandas(), embeddings)
+    texts = [table[name] for name in ("system", "sources")]
+    durations = [clips.rows[name] for name in ("seconds", "speech_seconds")]
+    if not (
+        all(pa.types.is_string(column.type) and not column.null_count for column in texts)
+        and all(is_numeric_dtype(column) and column.between(0, np.inf, "left").all() for column in durations)
+        and has_unit_length(clips.embeddings)
+    ):
+        raise TracerError(
+            f"{path}: damaged: a clip lacks a value, or has an impossible duration or an embedding that is not of unit "
+            "length; run the calibrate stage again"
+        )
+    return clips
 
 
 def write_unavailable(folder: Path, reason: str) -> None:

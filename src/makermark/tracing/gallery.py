@@ -18,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from makermark.foundation.arrays import BoolArray, Float32Array, FloatArray
-from makermark.foundation.embeddings import l2_normalise, matrix_column, read_matrix
+from makermark.foundation.embeddings import has_unit_length, l2_normalise, matrix_column, read_matrix
 from makermark.foundation.errors import FilesError, TracerError
 from makermark.foundation.files import describe_os_error, write_arrow
 
@@ -210,7 +210,7 @@ def read_gallery(path: Path, *, model_sha256: str, dim: int) -> Gallery:
     if table.num_rows > MAX_CLIPS:
         raise TracerError(f"{path}: {table.num_rows} clips; the maximum is {MAX_CLIPS}")
     clips = pd.DataFrame({name: table[name].to_pylist() for name in TEXT_COLUMNS}, columns=list(TEXT_COLUMNS))
-    embeddings = read_matrix(table, "vector")
+    embeddings = read_matrix(table, "vector", path)
     _check_values(path, clips, embeddings)
     return Gallery(clips, embeddings, model_sha256)
 
@@ -250,8 +250,7 @@ def _check_values(path: Path, clips: pd.DataFrame, embeddings: Float32Array) -> 
     inconsistent = counts.index[(counts > 1).any(axis=1)]
     if len(inconsistent):
         raise TracerError(f"{path}: system {inconsistent[0]!r} has two families or two origins")
-    norms = np.linalg.norm(embeddings, axis=1)
-    if not (np.abs(norms - 1) < 1e-3).all():
+    if not has_unit_length(embeddings):
         raise TracerError(
             f"{path}: an embedding is not of unit length; write the file with `makermark gallery export`"
         )
