@@ -112,6 +112,13 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "summary, names = gallery.summary, np.array(gallery.systems, dtype=str) | array: no dtype",
     ): "a list of str gives the same array",
     (
+        "tracing/calibration.py",
+        'for origin, num_clips in zip(summary["origin"], summary["clips"], strict=True) | True -> False',
+    ): "columns of one table have the same length",
+    ("tracing/evaluation.py", "return np.array(outcomes, dtype=str) | array: no dtype"): (
+        "a list of str gives the same array"
+    ),
+    (
         "models/losses/triplet.py",
         "bound = positive.maximum(farthest.nextafter(farthest + 1))  # at least one negative is beyond the bound"
         " | 1 -> 2",

@@ -270,16 +270,31 @@ def pair_metric(monkeypatch, clips, llr_of):
     return captured["cllr"], metrics["1s"]
 
 
+SEVEN = ["a", "a", "a", "b", "b", "c", "c"]  # their LLRs are 4 x cosine - 1
+
+
+def seven_clips():
+    return clip_set(SEVEN, angles=[0, 20, 50, 90, 70, 150, 170])
+
+
+def listed_cllr(clips, drawn):
+    """Return the Cllr of the pairs of `seven_clips` in lists that hold each pair as often as it is drawn, or None."""
+    hits, others = [], []
+    for first, system in enumerate(SEVEN):
+        for second in range(first + 1, len(SEVEN)):
+            llr = 4 * float(clips.embeddings[first] @ clips.embeddings[second]) - 1
+            if system == SEVEN[second]:
+                hits += [math.log2(1 + math.exp(-llr))] * drawn[system]
+            else:
+                others += [math.log2(1 + math.exp(llr))] * (drawn[system] * drawn[SEVEN[second]])
+    return (np.mean(hits) + np.mean(others)) / 2 if hits and others else None
+
+
 def test_pairs_of_two_systems_are_drawn_with_both_and_pairs_of_one_with_it(monkeypatch):
     """With systems drawn 2, 1 and 0 times: a pair of the first system counts 2, one of the first two 2 x 1, and any
     with the third 0."""
-    systems = ["a", "a", "a", "b", "b", "c", "c"]
-    clips = clip_set(systems, angles=[0, 20, 50, 90, 70, 150, 170])
-
-    def llr_of(cosines, speech):
-        return 4 * cosines - 1
-
-    metric, metrics = pair_metric(monkeypatch, clips, llr_of)
+    clips = seven_clips()
+    metric, metrics = pair_metric(monkeypatch, clips, lambda cosines, speech: 4 * cosines - 1)
     assert (metrics["pairs"], metrics["same_system_pairs"]) == (21, 5)
     for drawn in (
         {"a": 1, "b": 1, "c": 1},
@@ -287,17 +302,21 @@ def test_pairs_of_two_systems_are_drawn_with_both_and_pairs_of_one_with_it(monke
         {"a": 0, "b": 2, "c": 3},
         {"a": 3, "b": 1, "c": 2},
     ):
-        hits, others = [], []
-        for first, system in enumerate(systems):
-            for second in range(first + 1, len(systems)):
-                llr = 4 * float(clips.embeddings[first] @ clips.embeddings[second]) - 1
-                if system == systems[second]:
-                    hits += [math.log2(1 + math.exp(-llr))] * drawn[system]
-                else:
-                    others += [math.log2(1 + math.exp(llr))] * (drawn[system] * drawn[systems[second]])
-        expected = (np.mean(hits) + np.mean(others)) / 2
-        weights = np.array([float(drawn[system]) for system in systems])
-        assert metric(weights) == pytest.approx(expected)
+        weights = np.array([float(drawn[system]) for system in SEVEN])
+        assert metric(weights) == pytest.approx(listed_cllr(clips, drawn))
+
+
+def test_interval_of_comparison_is_that_of_resampled_systems():
+    """Three systems are drawn with replacement; a resample of one system has no pair of two systems."""
+    clips = seven_clips()
+    tracer = SimpleNamespace(pair_llrs=lambda cosines, speech: 4 * cosines - 1)
+    metrics = evaluate_comparison(tracer, clips, bootstrap_samples=60, seed=8)["1s"]
+    draws = np.random.default_rng(8).multinomial(3, np.full(3, 1 / 3), size=60)
+    values = [listed_cllr(clips, dict(zip("abc", counts, strict=True))) for counts in draws.tolist()]
+    assert None in values
+    expected = np.quantile([value for value in values if value is not None], quantile_levels(3))
+    assert metrics["cllr"] == pytest.approx(listed_cllr(clips, {"a": 1, "b": 1, "c": 1}))
+    assert metrics["cllr_ci95"] == pytest.approx(expected)
 
 
 def test_pairs_share_no_utterance_and_are_limited_by_the_shorter_clip(monkeypatch):
