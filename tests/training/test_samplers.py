@@ -256,6 +256,14 @@ def test_balanced_sampler_raises_for_sizes_below_one(p: int, k: int) -> None:
         BalancedSampler(["a", "b"] * 9, seed=0, batch_systems=p, utterances_per_system=k)
 
 
+@every_sampler
+def test_check_raises_for_a_setting_below_its_minimum_without_data(name: str) -> None:
+    for setting, lowest in SAMPLERS[name].minimum.items():
+        samplers.check(name, **(SETTINGS[name] | {setting: lowest}))
+        with pytest.raises(ParamsError, match=rf"samplers\.{name}\.{setting} is .*; it is at least {lowest}"):
+            samplers.check(name, **(SETTINGS[name] | {setting: lowest - 1}))
+
+
 # ---- a loss that needs groups
 
 
