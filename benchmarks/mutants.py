@@ -105,6 +105,23 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): "a whole number is never equal to 0.95 - 1e-12 times another",
     (
         "scoring/pairs/eer_refinement.py",
+        "bin_of_curve = np.zeros(curves.count, np.int64) | zeros -> ones",
+    ): "only the bins of inexact curves matter, and these are set",
+    (
+        "scoring/pairs/eer_refinement.py",
+        "whole = Bracket(-TOP_KEY, TOP_KEY, 0, 0, int(totals[curve, 1]), int(totals[curve, 0])) | no USub",
+    ): "narrow_bracket reads only the trials above a bracket",
+    (
+        "scoring/pairs/eer_refinement.py",
+        "low_key, high_key = np.full(curves.count, 1), np.zeros(curves.count, np.int64)  # low > high: not refined"
+        " | 1 -> 2",
+    ): "2 is greater than 0 too",
+    (
+        "scoring/pairs/eer_refinement.py",
+        "trials = np.zeros(curves.count, np.int64) | zeros -> ones",
+    ): "the trials of other curves do not matter, because one trial needs fewer counters than MIN_FINE_COUNTERS",
+    (
+        "scoring/pairs/eer_refinement.py",
         "high_key - low_key, trials, max_bytes=FINE_COUNTER_BYTES // (2 * counter.counter_copies) | FloorDiv -> Div",
     ): "a whole number of bytes is within a limit if it is within its whole part",
     (

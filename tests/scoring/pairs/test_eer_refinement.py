@@ -5,12 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from makermark.foundation.errors import ScoringError
 from makermark.scoring.pairs.eer_refinement import (
     FINE_COUNTERS_PER_TRIAL,
     MIN_FINE_COUNTERS,
+    CurveIndex,
+    blocks_to_refine,
     choose_fine_counters,
     index_curves,
+    refine,
 )
+from makermark.scoring.pairs.error_rates import Bracket
 from makermark.scoring.pairs.tiling import (
     all_pairs,
     choose_bin_count,
@@ -120,3 +125,69 @@ def test_fine_counters_cover_every_span_within_the_memory_limit(curves, max_byte
     is_refined = spans >= 0
     assert np.all((size << shift)[is_refined] > spans[is_refined])
     assert size.sum() * 8 <= max_bytes or size.max() <= MIN_FINE_COUNTERS
+
+
+def two_systems():
+    """The curves of the blocks (a, a), (a, b) and (b, b): 0 of the set, 1 of a, 2 of b."""
+    of_block = np.full((3, 6), -1)
+    of_block[0, :2], of_block[1, :3], of_block[2, :2] = (0, 1), (0, 1, 2), (0, 2)
+    return CurveIndex(1, 2, of_block, kinds=np.array([1, 0, 1]), set_of_block=np.zeros(3, int))
+
+
+@pytest.mark.parametrize(
+    ("inexact", "blocks"), [([1], [0]), ([0], [1]), ([2], []), ([0, 1], [0, 1]), ([], [])]
+)
+def test_only_blocks_with_trials_in_the_crossing_bin_are_counted_again(inexact, blocks):
+    """Curve 0 crosses in bin 1, where (a, b) has trials; 1 in bin 0, where (a, a) has some; 2 in bin 2 without any."""
+    counts = np.array([[5, 0, 1], [0, 2, 0], [1, 0, 0]])
+    bracket = Bracket(0, 9, 0, 0, 1, 1)
+    got = blocks_to_refine(two_systems(), counts, np.array([1, 0, 2]), dict.fromkeys(inexact, bracket))
+    assert got.tolist() == blocks
+
+
+class ListedTrials:
+    """A counter of trials of curve 1 that are given by their keys."""
+
+    counter_copies = 1
+
+    def __init__(self, targets, nontargets):
+        self.keys, self.todo, self.ranges = (nontargets, targets), None, None
+
+    def refine(self, todo, curves, ranges):
+        self.todo, self.ranges = todo, ranges
+        counts = np.zeros((2, ranges.size.sum()), np.int64)
+        for kind, keys in enumerate(self.keys):
+            for key in keys:
+                counts[kind, ranges.offset[1] + ((key - ranges.low_key[1]) >> ranges.shift[1])] += 1
+        return counts
+
+
+@pytest.mark.parametrize(
+    ("ends", "targets", "nontargets", "expected"),
+    [
+        # falling: 130 target, 125 non-target; then 2 of 5 targets are missed and 2 of 5 non-targets accepted
+        ((100, 163), [130, 120, 110], [125, 115], Bracket(125, 125, 3, 1, 0, 1)),
+        # 2^14 keys in a counter: counter 4 holds the crossing, which another pass has to find
+        ((0, 2**20), [70_000, 70_001, 5], [70_002, 6], Bracket(4 * 2**14, 5 * 2**14 - 1, 2, 1, 2, 1)),
+        # the last counter is cut off at the end of the bracket
+        ((0, 2**20), [2**20, 10, 20], [2**20, 30], Bracket(2**20, 2**20, 2, 1, 1, 1)),
+    ],
+)
+def test_refinement_worked_by_hand(ends, targets, nontargets, expected):
+    """Of 5 targets and 5 non-targets, 2 and 1 are above the bracket, 3 and 2 inside. Other curves get no counter."""
+    counter, totals = ListedTrials(targets, nontargets), np.array([[0, 0], [5, 5], [5, 5]])
+    inexact = {1: Bracket(*ends, 2, 1, 3, 2)}
+    assert refine(counter, two_systems(), np.array([0, 1]), inexact, totals) == {1: expected}
+    assert counter.todo.tolist() == [0, 1]
+    assert (counter.ranges.size > 0).tolist() == [False, True, False]
+    assert (counter.ranges.low_key > counter.ranges.high_key).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(("targets", "nontargets"), [([130, 120], [125, 115]), ([130, 120, 110], [125])])
+def test_passes_that_count_other_trials_raise(targets, nontargets):
+    inexact = {1: Bracket(100, 163, 2, 1, 3, 2)}
+    totals = np.array([[0, 0], [5, 5], [5, 5]])
+    with pytest.raises(
+        ScoringError, match=r"two passes disagree in a score interval: 3 and . target trials, 2 and"
+    ):
+        refine(ListedTrials(targets, nontargets), two_systems(), np.array([0]), inexact, totals)
