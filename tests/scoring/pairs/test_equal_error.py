@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makermark.scoring.pairs import equal_error_rate
-from makermark.scoring.pairs.error_rates import det_curve, interpolate_crossing, score_histogram
+from makermark.scoring.pairs.error_rates import (
+    area_under_roc,
+    det_curve,
+    interpolate_crossing,
+    score_histogram,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +69,29 @@ def test_histogram_of_three_bins_keeps_them():
     assert histogram.edges.tolist() == edges.tolist()
     assert histogram.targets.tolist() == [1, 2, 3]
     assert histogram.nontargets.tolist() == [3, 0, 1]
+
+
+def test_det_curve_of_many_bins_has_400_points_at_equal_steps_of_the_logit():
+    """Targets and non-targets have logistic distributions, so that both logits rise by the same step in every bin."""
+    inner = np.linspace(-4, 4, 2000)  # the outermost bins hold all lower and all higher scores
+    share = np.diff(1 / (1 + np.exp(-inner)), prepend=0, append=1)
+    counts = np.round(1e9 * share).astype(np.int64)
+    det = det_curve(counts, counts, np.array([-9, *inner, 9]))
+    assert len(det.threshold) == 400
+    np.testing.assert_allclose(det.threshold, np.linspace(-4, 4, 400), atol=8 / 1999)  # one bin
+
+
+def test_histogram_of_a_thousand_bins_has_a_hundred_of_ten_each():
+    histogram = score_histogram(np.ones(1000, int), np.full(1000, 3), np.arange(1001.0))
+    assert histogram.edges.tolist() == list(range(0, 1001, 10))
+    assert histogram.targets.tolist() == [10] * 100
+    assert histogram.nontargets.tolist() == [30] * 100
+
+
+def test_area_under_roc_and_its_error_worked_by_hand():
+    """Bin 0 has one target and three non-targets of one score: half of three pairs. Bin 1 has two targets, each above
+    these three and above all, none or half of the one non-target beside it."""
+    targets, nontargets = np.array([1, 2]), np.array([3, 1])
+    area, error = area_under_roc(targets, nontargets, has_one_score=np.array([True, False]))
+    assert area == pytest.approx((1.5 + 2 * 3.5) / 12)
+    assert error == pytest.approx(2 * 0.5 / 12)
