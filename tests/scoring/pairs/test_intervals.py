@@ -9,6 +9,7 @@ from scipy.stats import norm, t
 
 from makermark.scoring.pairs import score_all_pairs
 from makermark.scoring.pairs.intervals import (
+    accepted_trials,
     accumulate_accepted,
     bootstrap_intervals,
     percentile_interval,
@@ -111,6 +112,14 @@ def test_accepted_pairs_worked_by_hand():
     accepted = np.zeros((2, 2, 2), np.float32)
     accumulate_accepted(counts, np.array([0, 2, 3]), first, second, accepted)  # not the second block
     assert accepted.tolist() == [[[10, 6], [7, 1]], [[6, 9], [1, 2]]]
+    weights = np.array(
+        [2.0, 1.0]
+    )  # system 0 is drawn twice, so that the six pairs of both systems count twice
+    assert accepted_trials(accepted, weights, -1, 0) == (2 * 10 + 9, 2 * 6)
+    assert accepted_trials(accepted, weights, -1, 1) == (2 * 7 + 2, 2 * 1)
+    assert accepted_trials(accepted, weights, 0, 1) == (7, 1)
+    assert accepted_trials(accepted, weights, 1, 1) == (2, 2 * 1)
+    assert accepted_trials(accepted, weights, -1, 2) == (0, 0)
 
 
 def test_eer_of_resamples_in_the_lowest_bin_worked_by_hand():
@@ -128,6 +137,17 @@ def test_eer_of_resamples_in_the_lowest_bin_worked_by_hand():
     assert 0 < has_both.sum() < 40
     for eers in (micro, macro):
         np.testing.assert_allclose(eers, np.where(has_both, 0.5, np.nan))
+
+
+def test_interval_of_one_resample_is_its_eer_and_without_resamples_there_is_none():
+    """The EER of the test above is 1/2 if both systems are drawn, as with seed 0."""
+    counts, blocks = np.full((3, 2), (3, 1), np.uint32), np.arange(3)
+    first, second = np.array([0, 0, 1]), np.array([0, 1, 1])
+    one, none = (
+        bootstrap_intervals(counts, blocks, first, second, samples=samples, seed=[0]) for samples in (1, 0)
+    )
+    assert one == ((pytest.approx(50), pytest.approx(50)),) * 2
+    assert none == (None, None)
 
 
 @pytest.mark.parametrize(("systems", "bins", "merged"), [(8, 256, 256), (257, 64, 64), (257, 128, 64)])
