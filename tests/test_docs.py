@@ -64,7 +64,7 @@ def foreign_row(block: str, name: str) -> str:
 FIGURES = {
     "README.md": [
         "({score[test][eer_micro_percent]:.1f} % against "
-        "{score[baselines][logmel_stats][test][eer_micro_percent]:.1f} %)",
+        "{score[baselines][untrained][test][eer_micro_percent]:.1f} %)",
         "{score[test][identification][centroid][accuracy_percent]:.1f} % identified if nothing can be rejected "
         "(closed set). The tracer, which can reject, names the right system for "
         "{trace[test][whole][seen_correct_percent]:.0f} % and the right family for "
@@ -72,13 +72,18 @@ FIGURES = {
         "{trace[test][whole][seen_unknown_percent]:.0f} % unknown. "
         "Of new systems it names {trace[test][whole][unseen_wrong_percent]:.0f} % wrongly.",
         "The shipped model was trained on {trace[test][whole][seen_systems]} systems of the built-in corpus.",
-        "AUROC {score[test][out_of_domain][mahalanobis][auroc_percent]:.0f} % "
-        "[{score[test][out_of_domain][mahalanobis][auroc_ci95_percent][0]:.0f}, "
-        "{score[test][out_of_domain][mahalanobis][auroc_ci95_percent][1]:.0f}]. The log-mel statistics reach "
+        "AUROC {score[test][out_of_domain][max_logit][auroc_percent]:.0f} % "
+        "[{score[test][out_of_domain][max_logit][auroc_ci95_percent][0]:.0f}, "
+        "{score[test][out_of_domain][max_logit][auroc_ci95_percent][1]:.0f}]. The log-mel statistics reach "
         "{score[baselines][logmel_stats][test][out_of_domain][mahalanobis][auroc_percent]:.0f} %.",
         "Of {trace[bonafide][whole][clips]} utterances by people, "
         "{trace[bonafide][whole][named_percent]:.0f} % get a system or "
         "family named, and {trace[bonafide][whole][ratio_above_1_percent]:.0f} % a ratio above 1.",
+        "its EER is {foreign[model][pooled][eer_micro_percent]:.1f} % pooled and "
+        "{foreign[model][within][page][eer_micro_percent]:.1f} % between the systems of one page; the log-mel "
+        "statistics have "
+        "{foreign[baselines][logmel_stats][pooled][eer_micro_percent]:.1f} and "
+        "{foreign[baselines][logmel_stats][within][page][eer_micro_percent]:.1f} %",
         "A linear probe identifies {probe[accuracy_percent]:.1f} % of the utterances of {probe[systems]} systems.",
     ],
     "docs/reading-the-conclusion.md": [
@@ -117,11 +122,10 @@ FIGURES = {
         "{foreign[model][pooled][target_trials]:,} target and {foreign[model][pooled][nontarget_trials]:,} non-target",
         *(foreign_row(block, name) for block, name in JUDGED.items()),
     ],
-    "benchmarks/README.md": ["{score[dev][eer_micro_percent]:.2f} and {score[test][eer_micro_percent]:.2f}"],
 }
 # Percentages on these pages that are settings, or one measurement that the text dates.
 NOT_METRICS = {
-    "README.md": {"3.4 and 4.0 %", "9.1 and 10.8 %"},
+    "README.md": set(),
     "docs/reading-the-conclusion.md": {"5 %", "95 %"},
 }
 
@@ -330,6 +334,7 @@ EXAMPLE = re.compile(r"^\S+\.wav  \([\d.]+ s, [\d.]+ s of speech\)\n(?:  .*\n)+"
 
 def parse_trace(example: str) -> Trace:
     """Return the Trace that an example of the output of `makermark trace` shows."""
+    example = re.sub(r"(  different systems in different windows: .*)\n    ", r"\1 ", example)
     wrapped = re.search(r"  reason: (?:.|\n    (?!\S+ +LR))*", example)[0]
     first, second, third, *lines = example.replace(wrapped, wrapped.replace("\n    ", " ")).splitlines()
     file, duration, speech = re.fullmatch(r"(\S+)  \((.*) s, (.*) s of speech\)", first).groups()
