@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
 DIM, BANDS, CROP_FRAMES, SYSTEMS = 50, 40, 200, 24
+LOG_MELS = {"front_end": "fbank", "normalise": "mean-variance"}
 SMALL_LIMIT_FACTOR = 5  # a busy CPU needs a minute to import torch
 Measurements = dict[str, float | str]
 
@@ -227,7 +228,9 @@ class Training:
             "ge2e": {"scale": 10.0, "bias": -5.0, "variant": "wan2018"},
         }[loss]
         net = (
-            backbones.build("resnet34", dim=DIM, width=BANDS, pooling="sap", stem_order="norm-relu")
+            backbones.build(
+                "resnet34", dim=DIM, width=BANDS, **LOG_MELS, pooling="sap", stem_order="norm-relu"
+            )
             .to(self._device)
             .train()
         )

@@ -28,10 +28,13 @@ from makermark.foundation.device import choose_precision
 from makermark.models import backbones, losses
 from makermark.models.losses import Loss
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/models/backbones"))
 
 from reference_resnet import ReferenceResNet
 from test_resnet import reference_weights
+
+from tests_support import LOG_MELS
 
 DIM, SYSTEMS = 50, 24
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels-last"
@@ -48,7 +51,7 @@ def main() -> None:
     torch.manual_seed(0)
     features = 3 * torch.randn(arguments.batch, arguments.frames, 40) - 5
     labels = torch.arange(arguments.batch) % (arguments.batch // 4)
-    net = backbones.build("resnet34", dim=DIM, width=40, pooling="sap", stem_order="norm-relu")
+    net = backbones.build("resnet34", dim=DIM, width=40, **LOG_MELS, pooling="sap", stem_order="norm-relu")
     reference = ReferenceResNet(DIM, pooling="sap", norm_first=True)
     reference.load_state_dict(reference_weights(net))
     in_float64 = ReferenceResNet(DIM, pooling="sap", norm_first=True).double()

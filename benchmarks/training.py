@@ -50,6 +50,7 @@ from makermark.training.loop import ParamGroup, build_optimizer
 from makermark.training.step import EagerStep, StepInputs, draw_inputs, take_step
 
 BATCH, SYSTEMS, DIM, SAMPLES, FRAMES = 128, 24, 50, 32000, 200
+LOG_MELS = {"front_end": "fbank", "normalise": "mean-variance"}
 WARM_UP = 2
 TimedStep = Callable[[], float]  # takes one step; returns the seconds spent waiting for data
 
@@ -298,7 +299,7 @@ def build_step_function(
 
 def small_net() -> Backbone:
     torch.manual_seed(0)
-    return backbones.build("resnet34", dim=DIM, width=40, pooling="sap", stem_order="norm-relu")
+    return backbones.build("resnet34", dim=DIM, width=40, **LOG_MELS, pooling="sap", stem_order="norm-relu")
 
 
 def synthetic_cache(utterances: int) -> FeatureCache:

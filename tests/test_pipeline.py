@@ -16,7 +16,8 @@ import pytest
 import soundfile
 import torch
 import yaml
-from torchaudio.transforms import MelSpectrogram
+from torchaudio.functional import linear_fbanks
+from torchaudio.transforms import Spectrogram
 
 from makermark.foundation.manifest import read_manifest
 from makermark.foundation.tracking import flatten_metrics
@@ -173,18 +174,17 @@ def test_repro_writes_complete_plots_checkpoints_and_caches(project):
 
 
 def test_float16_features_do_not_change_the_eer(project):
-    """The model on float32 log-mels, computed with torchaudio, and rounded as in the cache."""
+    """The model on float32 log energies, computed with torchaudio, and rounded as in the cache."""
     manifest = read_manifest(project / "data/corpus/manifest.parquet")
     rows = manifest.rows[manifest.rows["split"] == "test"]
     network = load_checkpoint(project / "models/best").backbone
-    mels = MelSpectrogram(
-        16000, 512, win_length=400, hop_length=160, window_fn=torch.hamming_window, n_mels=40
-    )
+    power = Spectrogram(1024, hop_length=256, window_fn=torch.hamming_window)
+    filters = linear_fbanks(513, 0.0, 8000.0, 80, 16000)
     exact, rounded = [], []
     with torch.inference_mode():
         for path in rows["path"]:
             waveform, _ = soundfile.read(manifest.audio_path(path), dtype="float32")
-            features = (mels(torch.from_numpy(waveform)) + 1e-6).log().T[None]
+            features = (power(torch.from_numpy(waveform)).T @ filters + 1e-6).log()[None]
             exact.append(network(features)[0].numpy())
             rounded.append(network(features.half().float())[0].numpy())
     systems = rows["system"].to_numpy(dtype=str)
@@ -226,7 +226,7 @@ def test_run_in_mlflow_has_model_scores_and_commit(project):
         *("best.dev_eer_percent", "best.epoch"),
     }
     assert mlflow_run.data.params["loss"] == "ge2e"
-    assert len(mlflow_run.data.params) <= 80
+    assert len(mlflow_run.data.params) <= 90
     contexts = {i.tags[0].value: i.dataset.name for i in mlflow_run.inputs.dataset_inputs}
     assert contexts == dict.fromkeys(("training", "validation", "testing"), "local")
     artifacts = Path(mlflow_run.info.artifact_uri)
@@ -307,7 +307,7 @@ def test_queued_and_temporary_experiments_are_recorded_in_the_same_store(project
     run(project, "dvc", "exp", "run", "--queue", "-S", "loss=amsoftmax", "headline")
     run(project, "dvc", "exp", "run", "--run-all", "--jobs", "1")
     by_name = {r.info.run_name: r for r in runs(project)}
-    mlflow_run = by_name["resnet34-amsoftmax-balanced-50-s0-e3"]
+    mlflow_run = by_name["spectral-statistics-amsoftmax-balanced-50-s0-e3"]
     assert mlflow_run.info.status == "FINISHED"
     assert "test.eer_micro_percent" in mlflow_run.data.metrics
     artifacts = Path(mlflow_run.info.artifact_uri.removeprefix("file://"))
@@ -363,7 +363,7 @@ def test_log_run_records_a_run_that_mlflow_missed(project):
 
 
 def test_damaged_shard_is_named_and_repaired_by_the_features_stage(project):
-    shard = next((project / "data/features/fbank").glob("*.arrow"))
+    shard = next((project / "data/features/linear-fbank").glob("*.arrow"))
     whole = shard.read_bytes()
     shard.unlink()
     shard.write_bytes(whole[: len(whole) // 2])

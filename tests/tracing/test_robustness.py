@@ -18,7 +18,7 @@ from makermark.foundation.manifest import read_manifest
 from makermark.foundation.params import parse_params
 from makermark.foundation.tracking import NoTracker
 from makermark.models.checkpoint import load_checkpoint
-from makermark.models.feature_spec import augmented_front_ends
+from makermark.models.feature_spec import augmented_front_ends, build_front_end, front_end_name
 from makermark.scoring.pairs import score_all_pairs
 from makermark.tracing import Tracer, plots
 from makermark.tracing.extractor import ClipExtractor
@@ -179,7 +179,8 @@ def test_plot_has_the_figures_of_every_condition_in_its_group_best_first(tmp_pat
 
 def train(folder, models, **changes):
     params = parse_params(CONTENT | changes)
-    manifest, front_end = speech_corpus_of(folder)
+    manifest, _ = speech_corpus_of(folder)
+    front_end = build_front_end(params, front_end_name(params))
     copies = augmented_front_ends(params)
     training = dataclasses.replace(manifest, rows=manifest.rows[manifest.rows["split"] == "train"])
     for rows, view in [(manifest, front_end), *((training, copy) for copy in copies)]:

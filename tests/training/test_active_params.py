@@ -18,14 +18,14 @@ def test_default_experiment_records_no_other_choices():
     active = active_params(PARAMS)
     assert list(active["losses"]) == ["ge2e"]
     assert list(active["samplers"]) == ["balanced"]
-    assert list(active["backbones"]) == ["resnet34"]
-    assert list(active["front_ends"]) == ["fbank"]
+    assert list(active["backbones"]) == ["spectral-statistics"]
+    assert set(active["front_ends"]) == {"fbank", "linear-fbank"}  # fbank: of the log-mel statistics
     names = set(PARAMS.model_dump()) - set(active)
     assert names == {
         "external", "manifest", "split", "mlaad", "ssl", "bonafide", "fuse", "explain", "robustness",
         "foreign",
     }  # fmt: skip
-    assert len(flatten_settings(active)) <= 80
+    assert len(flatten_settings(active)) <= 90
     assert flatten_settings(active).items() <= flatten_settings(PARAMS.model_dump()).items()
 
 

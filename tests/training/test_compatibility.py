@@ -55,13 +55,14 @@ def test_check_params_accepts_the_random_sampler_for_a_loss_without_groups(param
         ({"losses": {"ge2e": {"scale": -1.0, "bias": -5.0, "variant": "wan2018"}}}, "scale is -1.0"),
         (
             {
+                "backbone": "resnet34",
                 "backbones": {
                     "resnet34": {
                         **LOG_MELS,
                         "pooling": "max",
                         "stem_order": "norm-relu",
                     }
-                }
+                },
             },
             "max",
         ),
@@ -71,11 +72,11 @@ def test_check_params_accepts_the_random_sampler_for_a_loss_without_groups(param
         ),
         (
             {"train": PARAMS.train.replace(crop_seconds=0.01)},
-            "1 frames of fbank, but backbone 'resnet34'",
+            "1 frames of linear-fbank, but backbone 'spectral-statistics'",
         ),
         (
             {"trace": PARAMS.trace.replace(clip_seconds=[0.01, 1.0])},
-            r"trace.clip_seconds is 0.01; front end fbank needs 0.016 or more",
+            r"trace.clip_seconds is 0.01; front end linear-fbank needs 0.032 or more",
         ),
         ({"trace": PARAMS.trace.replace(window_seconds=0.001)}, "trace.window_seconds is 0.001"),
         ({"embed": PARAMS.embed.replace(device="mps")}, "device is 'mps', which this machine"),
@@ -149,8 +150,8 @@ def test_stage_without_its_input_names_the_stage_that_makes_it(tmp_path):
 
 
 def test_groups_that_are_larger_than_the_corpus_are_made_smaller_and_logged(caplog):
-    params = PARAMS
-    assert params.samplers["balanced"] == {"batch_systems": 18, "utterances_per_system": 6}
+    batch = {"balanced": {"batch_systems": 18, "utterances_per_system": 6}}
+    params = PARAMS.replace(samplers=PARAMS.samplers | batch)
     loss = components.build_loss(params, num_systems=10)
     labels = [system for system in range(10) for _ in range(4 if system == 3 else 9)]
     sampler = components.build_sampler(params, loss, labels)

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -81,7 +81,10 @@ def project(tmp_path):
         (project / name / ".gitkeep").touch()
     (tmp_path / "hold").mkdir()
     (project / "stages/work.py").write_text(WORK.format(hold=str(tmp_path / "hold")))
-    shutil.copy(REPOSITORY / "params.yaml", project / "params.yaml")
+    params = (REPOSITORY / "params.yaml").read_text()
+    (project / "params.yaml").write_text(
+        re.sub("^backbone: [a-z0-9-]+", "backbone: resnet34", params, flags=re.M)
+    )
     (project / ".gitignore").write_text("/data/\n/reports/\n/mlflow.db\n/mlartifacts/\n")
     stages = {
         "download": {"cmd": "mkdir -p data && echo corpus > data/corpus", "outs": ["data/corpus"]},
