@@ -24,6 +24,7 @@ from makermark.training.cuda_graph import (
 )
 from makermark.training.loop import ParamGroup, build_optimizer
 from makermark.training.step import EagerStep, StepInputs, draw_inputs, take_step
+from tests_support import LOG_MELS
 
 CPU = torch.device("cpu")
 PARAMS = read_params(Path(__file__).parents[2] / "params.yaml")
@@ -51,7 +52,7 @@ class RefuseSynchronisation(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-SMALL_BACKBONE = {"channels": 16, "pooling": "mean"}
+SMALL_BACKBONE = {**LOG_MELS, "channels": 16, "pooling": "mean"}
 
 
 def small_training(loss_name, *, backbone="", width=40, frames=30):
