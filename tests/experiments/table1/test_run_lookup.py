@@ -80,7 +80,7 @@ def test_match_runs_finds_a_run_that_recorded_all_params():
     assert match(dataclasses.replace(OLD_RUN, params=OLD_RUN.params | {"losses.ge2e.scale": "11.0"})) == {}
 
 
-# A second list, made by hand: params.yaml trains spectral-statistics with ge2e and the balanced sampler on the built-in corpus.
+# A second list, made by hand. params.yaml: spectral-statistics, ge2e, balanced batches, the built-in corpus.
 UNUSED_SECTIONS = (
     *("probe.", "fuse.", "trace.", "explain.", "robustness.", "foreign."),  # without influence on the EERs
     *("external.", "manifest.", "split.", "mlaad."),  # of other corpora
