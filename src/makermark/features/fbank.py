@@ -5,6 +5,7 @@ Axes: T frames, F bands.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 CHUNK_FRAMES = 512  # their buffers take 3 MB and stay in the CPU cache; smaller chunks cost more in calls
 
 
-class FilterBank:
+class FilterBank(ABC):
     """log(energies + log_offset), where energies = filters . |STFT|^2: what `Fbank` and `LinearFbank` share.
 
     - Frames of `n_fft` samples, `hop_length` apart; frame t is centred on sample t hop_length. The waveform is
@@ -35,8 +36,8 @@ class FilterBank:
       band above, from 0 Hz to half the sample rate.
     - Natural logarithm, stored as float16: 11 significant bits, an error of at most 0.004 where |log| < 16.
 
-    Frames are cut into buffers that are used again, and the product with the filters runs in two parts: a third of
-    the processor time of a loop over torchaudio's MelSpectrogram, with equal features (benchmarks/README.md).
+    Frames are cut into buffers that are used again, and the product with the filters runs in two parts. Log-mels
+    take a third of the processor time of a loop over torchaudio's MelSpectrogram, and are equal (benchmarks/README.md).
     """
 
     name: ClassVar[str]
@@ -82,17 +83,17 @@ class FilterBank:
         self.min_samples = n_fft // 2 + 1  # reflection needs n_fft / 2 samples besides the first
         self._half, self._hop, self._log_offset = n_fft // 2, hop_length, float(log_offset)
 
+    @abstractmethod
     def band_centres_hz(self) -> FloatArray:
         """Return the peak frequency of each filter, (F,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scale_parameters(self) -> dict[str, Scalar]:
         """Return what describes the scale of the bands among `parameters`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _filter_matrix(self) -> Tensor:
         """Return the filters (n_fft / 2 + 1, F)."""
-        raise NotImplementedError
 
     def parameters(self) -> dict[str, Scalar]:
         return {
@@ -255,8 +256,8 @@ class Fbank(FilterBank):
 class LinearFbank(FilterBank):
     """Log energies of `n_bands` bands that are equally spaced in frequency.
 
-    Half of the bands are in the upper octave, where a mel filter bank has a quarter of them: systems differ more there
-    than speakers do (docs/generalisation.md). This is the filter bank of linear-frequency cepstra (LFCC, Sahidullah,
+    Half of the bands are in the upper octave, where a mel filter bank has a quarter of them. Published systems are told
+    apart better with it (docs/generalisation.md). It is the filter bank of LFCC (linear-frequency cepstra; Sahidullah,
     Kinnunen & Hanilci, Interspeech 2015) without their cosine transform. Raises ParamsError for a setting out of range.
     """
 

@@ -30,7 +30,8 @@ AttributionMap = Float32Array  # (T, F)
 class SimilarityModel(nn.Module):
     """Cosine between the embedding of a clip and the centroid (D,) of a system.
 
-    The backbones over filterbanks first normalise each band of a clip over its frames, so that its mean is 0. The
+    The backbones over filterbanks first normalise each band of a clip over its frames, so that its mean is 0;
+    spectral-statistics does so over the training frames. The
     input of this model are the normalised bands: 0 is the mean of a band, and a change of one cell does not rescale
     other cells. (Before the normalisation, a path from the mean to the clip would only be rescaled by it.)
 
