@@ -152,6 +152,70 @@ def test_joined_files_are_decoded_to_the_end(container, codec, header, tmp_path)
     assert audio.probe(tmp_path / "clip").duration_s == pytest.approx(6.0, abs=0.3)
 
 
+JOINED = "{} recordings follow each other in the file, of which players may play only the first"
+
+
+@pytest.mark.parametrize("container", [*SUBTYPES, "FLAC", "mp4"])
+@pytest.mark.parametrize("seconds_before", [2, 70])  # 70: not in the first block of the search
+def test_files_of_formats_that_hold_one_recording_are_decoded_to_the_end_with_a_note(
+    container, seconds_before, tmp_path
+):
+    def make(samples):
+        if container == "mp4":
+            return encode_with_ffmpeg("mp4", "aac", seconds=len(samples) / RATE_HZ)
+        return encode(container, samples=samples)
+
+    first = np.resize(SPEECH, (seconds_before * RATE_HZ, 1))
+    recording = load(tmp_path, make(first) + make(SPEECH))
+    assert seconds(recording) == pytest.approx(seconds_before + 2.0, abs=0.25)
+    assert recording.notes == (JOINED.format(2),)
+    assert audio.probe(tmp_path / "clip").duration_s == pytest.approx(seconds(recording), abs=1e-3)
+    if container != "mp4":
+        np.testing.assert_allclose(recording.waveform[-2 * RATE_HZ :], SPEECH[:, 0], atol=1e-4)
+
+
+def test_joined_streamed_wavs_are_split_at_their_headers(tmp_path):
+    content = bytearray(encode("WAV"))
+    position = content.index(b"data") + 4
+    content[position : position + 4] = bytes([255] * 4)
+    recording = load(tmp_path, bytes(content) * 3)
+    np.testing.assert_allclose(recording.waveform, np.tile(SPEECH[:, 0], 3), atol=1e-4)
+    assert recording.notes == (JOINED.format(3),)
+
+
+def test_a_damaged_one_of_joined_recordings_is_left_out_with_a_note(tmp_path):
+    one = encode("FLAC")
+    recording = load(tmp_path, one + one[:30] + one)
+    assert seconds(recording) == 4.0
+    assert recording.notes[0] == JOINED.format(3)
+    assert recording.notes[1].startswith("recording 2 of 3 is left out (not audio, or damaged")
+    (tmp_path / "none").write_bytes(2 * one[:30])
+    with pytest.raises(AudioError, match="none: not audio, or damaged: none of 2 recordings"):
+        audio.load(tmp_path / "none")
+
+
+def test_the_maximum_holds_for_joined_recordings_together(tmp_path):
+    (tmp_path / "clip").write_bytes(3 * encode("FLAC"))
+    assert len(audio.load(tmp_path / "clip", max_seconds=6.0).waveform) == 6 * RATE_HZ
+    with pytest.raises(AudioError, match="too long"):
+        audio.load(tmp_path / "clip", max_seconds=5.9)
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU"])
+def test_samples_that_the_header_does_not_count_are_noted(container, tmp_path):
+    content = encode(container)
+    shorter = encode(container, samples=SPEECH[: RATE_HZ // 2])
+    header = len(shorter) - RATE_HZ  # half a second of 16 bits
+    recording = load(tmp_path, shorter[:header] + content[header:])
+    assert seconds(recording) == 0.5
+    assert recording.notes == (f"{3 * RATE_HZ} bytes after the 0.50 s that its header states are not used",)
+
+
+def test_chunks_after_the_samples_are_no_finding(tmp_path):
+    comment = b"LIST" + (5000).to_bytes(4, "little") + bytes(5000)
+    assert load(tmp_path, encode("WAV") + comment).notes == ()
+
+
 def test_parts_with_different_rates_are_resampled_one_by_one(tmp_path):
     parts = [encode("OGG", samples=np.repeat(SPEECH, 2, axis=1)), encode("OGG", rate_hz=24000)]  # 2 s, 1.33 s
     assert seconds(load(tmp_path, b"".join(parts))) == pytest.approx(2 + 4 / 3, abs=0.1)

@@ -141,6 +141,31 @@ def test_the_loudest_channel_is_used_if_channels_cancel(folder):
     assert recording.notes == ("the channels cancel each other out in their mean; only channel 2 is used",)
 
 
+@pytest.mark.parametrize("shared", ["offset", "hum", "noise", "gain"])
+def test_channels_that_cancel_are_found_beside_other_signals(shared, folder):
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 0.1, (2 * RATE_HZ, 1)).astype(np.float32) * np.float32([1, -1])
+    others = {
+        "offset": np.full_like(speech, 0.3),
+        "hum": np.tile(0.5 * np.sin(2 * np.pi * 50 / RATE_HZ * np.arange(len(speech)))[:, None], 2),
+        "noise": rng.normal(0, 0.1, speech.shape),  # as loud, and different in each channel
+        "gain": speech * [0, -0.5],  # one of them at half the amplitude
+    }
+    soundfile.write(folder / "a.wav", speech + others[shared], RATE_HZ, subtype="FLOAT")
+    recording = audio.load(folder / "a.wav")
+    assert recording.notes[0].startswith("the channels cancel each other out in their mean")
+    assert np.corrcoef(np.diff(recording.waveform), np.diff(speech[:, 0]))[0, 1] ** 2 > 0.45
+
+
+def test_channels_that_share_their_speech_are_averaged(folder):
+    speech = np.random.default_rng(0).normal(0, 0.1, (RATE_HZ, 1)).astype(np.float32)
+    samples = np.hstack([speech, np.roll(speech, 40, axis=0), 0.3 * speech])
+    soundfile.write(folder / "a.wav", samples, RATE_HZ, subtype="FLOAT")
+    recording = audio.load(folder / "a.wav")
+    assert recording.notes == ()
+    np.testing.assert_allclose(recording.waveform, samples.mean(axis=1), atol=1e-7)
+
+
 @pytest.mark.parametrize("channels", [2, 8])
 def test_uncorrelated_and_partly_silent_channels_are_averaged(channels, folder):
     noise = np.random.default_rng(0).normal(0, 0.1, (RATE_HZ, channels)).astype(np.float32)

@@ -3,6 +3,7 @@
 - The bytes of samples that the header of an uncompressed file states, beside the bytes that are present. Formats: WAV
   (RIFF, RIFX, RF64, BW64), AIFF, W64, CAF, AU and NIST SPHERE.
 - The streams of a chained Ogg file, one after the other (RFC 3533, section 4).
+- The recordings of a file that was made by appending whole files to each other. Formats: the above, FLAC and MP4.
 """
 
 from __future__ import annotations
@@ -19,6 +20,23 @@ UNKNOWN_64 = (1 << 64) - 1
 OGG_PAGE_BYTES = 27  # of the header of a page, before its table of segment sizes
 OGG_FIRST_PAGE = 2  # flag of the first page of a stream
 SPHERE_HEADER = re.compile(rb"NIST_1A\s+(\d{1,6})\n")
+CHUNK_NAME = re.compile(rb"[ -~]{4}")
+SEARCH_BYTES = 1 << 20
+SIGNATURE_BYTES = 64  # no signature is longer
+# The beginning of a file, long enough that samples do not contain it by chance.
+SIGNATURES = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        rb"(?:RIFF|RIFX|RF64|BW64)....WAVE[ -~]{4}",
+        rb"FORM....AIF[FC][ -~]{4}",
+        rb"fLaC[\x00\x80]\x00\x00\x22",
+        rb"\x00\x00\x00.ftyp[ -~]{4}",
+        rb"caff\x00\x01\x00\x00desc",
+        rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+        rb"(?:\.snd\x00\x00......\x00\x00\x00|dns\...\x00\x00....)[\x01-\x1b]",
+        rb"NIST_1A\s+\d{1,6}\n",
+    )
+)
 
 
 class DataSize(NamedTuple):
@@ -26,6 +44,7 @@ class DataSize(NamedTuple):
 
     stated: int
     present: int
+    uncounted: int = 0  # bytes after the stated ones that are no chunk
 
     @property
     def is_placeholder(self) -> bool:
@@ -78,18 +97,44 @@ def ogg_streams(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], size], strict=True))
 
 
+def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
+    """Return start and end of every recording of a file in which whole files of one format follow each other.
+
+    One recording for all other files, and for formats that are not in SIGNATURES. The position of `file` is 0 before
+    and after the call.
+    """
+    head = file.read(SIGNATURE_BYTES)
+    file.seek(0)
+    signature = next((pattern for pattern in SIGNATURES if pattern.match(head)), None)
+    data = data_size(file, size)
+    if signature is None or (data and data.stated == data.present):
+        return [(0, size)]
+    found, position, tail = {0}, 0, b""
+    while (block := file.read(SEARCH_BYTES)) and len(found) < MAX_CHUNKS:
+        found |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
+        position += len(block)
+        tail = (tail + block)[-SIGNATURE_BYTES:]
+    starts = sorted(found)
+    file.seek(0)
+    return list(zip(starts, [*starts[1:], size], strict=True))
+
+
 def _riff(order: Literal["little", "big"]) -> Callable[[BinaryIO, int], DataSize | None]:
     """Return a function that measures the data chunk of WAV or the SSND chunk of AIFF."""
 
     def measure(file: BinaryIO, size: int) -> DataSize | None:
-        stated_64 = None
+        stated_64 = data = None
         for name, stated, start in _chunks(file, size, order):
+            if data and CHUNK_NAME.fullmatch(name) is None:
+                return data._replace(uncounted=size - start + 8)
             if name == b"ds64":  # RF64 and BW64: sizes of 64 bits
                 file.seek(start + 8)
                 stated_64 = int.from_bytes(file.read(8), "little")
-            if name in (b"data", b"SSND"):
-                return DataSize(stated if stated_64 is None else stated_64, size - start)
-        return None
+            if name in (b"data", b"SSND") and data is None:
+                data = DataSize(stated if stated_64 is None else stated_64, size - start)
+                if data.is_placeholder or data.present <= data.stated:
+                    return data
+        return data
 
     return measure
 
@@ -143,7 +188,7 @@ def _au(order: Literal["little", "big"]) -> Callable[[BinaryIO, int], DataSize |
 
     def measure(file: BinaryIO, size: int) -> DataSize | None:
         offset, stated = (int.from_bytes(file.read(4), order) for _ in range(2))
-        return DataSize(stated, size - offset)
+        return DataSize(stated, size - offset, uncounted=max(0, size - offset - stated))
 
     return measure
 

@@ -2,8 +2,9 @@
 
 A file is decoded to its end in blocks and its samples are counted: the length that a header states is an estimate for
 some formats, a placeholder in files that were streamed, and too small where recordings were joined. libsndfile stops
-after the first of several joined MP3 or Ogg files, so FFmpeg decodes these. soundfile and av are imported in the
-functions that use them.
+after the first of several joined MP3 or Ogg files, so FFmpeg decodes these. Both stop after the first of several joined
+WAV, FLAC, MP4 or similar files, which are decoded one by one. soundfile and av are imported in the functions that use
+them.
 
 Legend of axes: T samples.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from makermark.foundation.audio.containers import DataSize, data_size, ogg_streams
+from makermark.foundation.audio.containers import DataSize, data_size, joined_recordings, ogg_streams
 from makermark.foundation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -68,6 +69,35 @@ def decode(file: FileIO, size: int, *, max_seconds: float = math.inf) -> Decoded
 
     Raises AudioError if neither decoder reads it, or as soon as more than `max_seconds` are decoded.
     """
+    recordings = joined_recordings(file, size)
+    if len(recordings) > 1:
+        return _decode_joined(file, recordings, max_seconds)
+    return _decode_recording(file, size, max_seconds)
+
+
+def _decode_joined(file: BinaryIO, recordings: list[tuple[int, int]], max_seconds: float) -> Decoded:
+    """Decode recordings that follow each other; one that cannot be decoded is left out with a note."""
+    count = len(recordings)
+    parts: list[Decoded] = []
+    notes = [f"{count} recordings follow each other in the file, of which players may play only the first"]
+    for number, (start, end) in enumerate(recordings, start=1):
+        file.seek(start)
+        content = BytesIO(file.read(end - start))
+        remaining_s = max_seconds - sum(part.seconds for part in parts)
+        try:
+            parts.append(_decode_recording(content, end - start, remaining_s))
+        except _UndecodableError as error:
+            notes.append(f"recording {number} of {count} is left out ({error})")
+    file.seek(0)
+    if not parts:
+        raise AudioError(f"not audio, or damaged: none of {count} recordings in it can be decoded")
+    segments = [segment for part in parts for segment in part.segments]
+    return Decoded(
+        segments, parts[0].decoder, None, [*notes, *(note for part in parts for note in part.notes)]
+    )
+
+
+def _decode_recording(file: BinaryIO, size: int, max_seconds: float) -> Decoded:
     decoders = [_decode_with_sndfile, _decode_with_ffmpeg]
     is_joinable = _is_joinable(file)
     errors = []
@@ -85,8 +115,10 @@ def decode(file: FileIO, size: int, *, max_seconds: float = math.inf) -> Decoded
                 )
             return _compare_with_header(decoded, data_size(file, size))
     if any(isinstance(error, _NoSamplesError) for error in errors):
-        raise AudioError("too short: no samples follow its header")
-    raise AudioError(f"not audio, or damaged ({'; '.join(map(str, errors))}); convert it to WAV or FLAC")
+        raise _UndecodableError("too short: no samples follow its header")
+    raise _UndecodableError(
+        f"not audio, or damaged ({'; '.join(map(str, errors))}); convert it to WAV or FLAC"
+    )
 
 
 def header_seconds(file: FileIO, size: int) -> float | None:
@@ -96,7 +128,7 @@ def header_seconds(file: FileIO, size: int) -> float | None:
     """
     import soundfile
 
-    if _is_joinable(file):
+    if _is_joinable(file) or len(joined_recordings(file, size)) > 1:
         return None
     data = data_size(file, size)
     try:
@@ -115,7 +147,7 @@ def _is_exact(sound: soundfile.SoundFile) -> bool:
     return bool(follows_from_size and 0 < sound.frames < MAX_FRAMES)
 
 
-def _is_joinable(file: FileIO) -> bool:
+def _is_joinable(file: BinaryIO) -> bool:
     """Return whether a file begins as MP3 or Ogg, of which libsndfile decodes the first of several streams only."""
     head = file.read(4)
     file.seek(0)
@@ -127,16 +159,21 @@ class _NotDecodedError(Exception):
     """One of the decoders cannot decode the file."""
 
 
+class _UndecodableError(AudioError):
+    """No decoder can decode the recording."""
+
+
 class _NoSamplesError(_NotDecodedError):
     """A decoder reads the header, but no samples follow it."""
 
 
-def _decode_with_sndfile(file: FileIO, size: int, max_seconds: float) -> Decoded:
+def _decode_with_sndfile(file: BinaryIO, size: int, max_seconds: float) -> Decoded:
     import soundfile
 
     blocks, count, version = [], 0, f"libsndfile {soundfile.__libsndfile_version__}"
     try:
-        with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+        source = file.fileno() if isinstance(file, FileIO) else file
+        with soundfile.SoundFile(source, closefd=False) as sound:
             rate_hz, frames = int(sound.samplerate), int(sound.frames)
             if _is_exact(sound) and sound.format != "FLAC":  # a FLAC may hold less than its header states
                 check_format(frames, rate_hz, sound.channels, max_seconds)
@@ -161,7 +198,7 @@ def _decode_with_sndfile(file: FileIO, size: int, max_seconds: float) -> Decoded
     return Decoded([Segment(samples, rate_hz)], decoder, stated, [])
 
 
-def _decode_with_ffmpeg(file: FileIO, size: int, max_seconds: float) -> Decoded:
+def _decode_with_ffmpeg(file: BinaryIO, size: int, max_seconds: float) -> Decoded:
     """Decode a file; FFmpeg ends an Ogg file at a stream with another format, so every stream is decoded by itself."""
     streams = ogg_streams(file, size) if file.read(4) == b"OggS" else []
     file.seek(0)
@@ -231,6 +268,9 @@ def _compare_with_header(decoded: Decoded, data: DataSize | None) -> Decoded:
         stated_s, tolerance_s = data.stated / data.present * seconds, 0.0
     if stated_s and abs(stated_s - seconds) > tolerance_s:
         note = f"its header states {stated_s:.2f} s, {seconds:.2f} s are present and used"
+        return decoded._replace(notes=[note, *decoded.notes])
+    if data and data.uncounted * seconds > STATED_TOLERANCE_S * data.stated:
+        note = f"{data.uncounted} bytes after the {seconds:.2f} s that its header states are not used"
         return decoded._replace(notes=[note, *decoded.notes])
     return decoded
 

@@ -39,9 +39,9 @@ Samples = NDArray[np.float32]  # (T,), full scale is 1
 RESAMPLER = "soxr HQ"  # as recorded in a feature cache
 READ_BYTES = 1 << 20  # of the first read: half a minute of 16-bit audio at 16 kHz
 MAX_PIPE_BYTES = 1 << 30
-CANCELLED = (
-    0.25  # the mixed energy, as a share of that of uncorrelated channels, below which channels cancel out
-)
+# The mixed energy, as a share of that of uncorrelated channels, below which channels cancel out: a correlation of -0.4
+# of equally loud channels, such as speech of opposite signs in as much noise.
+CANCELLED = 0.6
 PLAIN_WAV = Struct("<4sI4s4sIHHIIHH4sI")  # the RIFF header, the fmt chunk and the header of the data chunk
 
 log = logging.getLogger(__name__)
@@ -167,21 +167,33 @@ def probe(path: Path) -> AudioInfo:
 def mix_channels(samples: DecodedSamples, notes: list[str]) -> Samples:
     """Return the mean (T,) of the channels of samples (T, channels); the loudest channel if they cancel each other out.
 
-    Two channels with opposite signs have a mean of zero. The limit is a share of the energy that uncorrelated channels
-    would have after mixing, 1 / channels of their mean energy. A note is appended if the mean is not used.
+    Two channels with opposite signs have a mean of zero. Energies are those of the samples without their mean and of
+    their differences, because an offset or hum that the channels share remains where speech cancels out. A note is
+    appended if the mean is not used.
     """
     is_integer = samples.dtype.kind == "i"
     scaled: Samples = samples * np.float32(1 / 32768) if is_integer else samples
     if scaled.shape[1] == 1:
         return scaled[:, 0]
     mixed: Samples = scaled.mean(axis=1)
-    energies = np.square(scaled, dtype=np.float64).mean(axis=0)
-    energy = np.square(mixed, dtype=np.float64).mean()
-    if energy < CANCELLED * energies.mean() / len(energies):
-        loudest = int(energies.argmax())
+    differences = np.diff(scaled, axis=0), np.diff(mixed)
+    if _are_cancelled(scaled, mixed) or _are_cancelled(*differences):
+        loudest = int(scaled.var(axis=0, dtype=np.float64).argmax())
         notes.append(f"the channels cancel each other out in their mean; only channel {loudest + 1} is used")
         return np.ascontiguousarray(scaled[:, loudest])
     return mixed
+
+
+def _are_cancelled(channels: Samples, mixed: Samples) -> bool:
+    """Return whether the mean (T,) of channels (T, channels) lacks a part of what they contain.
+
+    The limit is a share of the energy that uncorrelated channels would have after mixing, 1 / channels of their mean
+    energy.
+    """
+    if not len(mixed):
+        return False
+    energies = channels.var(axis=0, dtype=np.float64)
+    return bool(mixed.var(dtype=np.float64) < CANCELLED * energies.mean() / len(energies))
 
 
 def _resample(waveform: Samples, rate_hz: int, sample_rate_hz: int) -> Samples:
