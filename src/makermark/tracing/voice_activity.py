@@ -24,6 +24,7 @@ from makermark.foundation.audio import Samples
 from makermark.foundation.errors import MakermarkError
 from makermark.foundation.signal_power import SMALLEST_POWER, frame_power
 
+DETECTOR = "Silero VAD"
 RATE_HZ = 8_000  # sample rate that the network takes
 FRAME_SAMPLES = 256
 CONTEXT_SAMPLES = 32  # the end of the previous frame, which precedes each frame in the network's input

@@ -58,6 +58,9 @@ def test_page_contains_the_values_of_the_trace(world, report_data):
             row += f" {page.format_percent(candidate.posterior)}"
         assert row.replace("\u00a0", " ") in text
     assert f"{trace.conclusion}" in text
+    amount = f"{trace.speech_s:.2f} s of {trace.duration_s:.2f} s"
+    assert f"speech {amount}, detected by Silero VAD: tones and noise are not speech, babble is" in text
+    assert re.search(r"libraries torch .*, silero-vad 6\.", text)
     assert trace.reason in text
     for fact in (trace.model_sha256, report_data.clip.sha256, "c" * 40, "f" * 64):
         assert fact in text

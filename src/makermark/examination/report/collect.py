@@ -32,7 +32,7 @@ from makermark.tracing.scope import describe_test_rates, describe_tracer_scope
 
 CORPUS = Path("data/corpus")
 MAX_EXPLAINED_SECONDS = 10.0
-LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr")
+LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "soundfile", "soxr", "silero-vad", "onnxruntime")
 NOT_RECORDED = "not recorded"
 
 

@@ -28,6 +28,7 @@ from makermark.examination.report.neighbours import PcaMap
 from makermark.foundation.arrays import FloatArray
 from makermark.foundation.figures import COLOURS
 from makermark.tracing.decision import FAMILY, ONE_SYSTEM, TOO_LITTLE_SPEECH, UNKNOWN, Window, format_ratio
+from makermark.tracing.voice_activity import DETECTOR
 
 SYSTEM_COLOURS = COLOURS[:-1]  # black is invisible in dark mode
 OTHER_COLOUR = "#8a8f98"
@@ -105,6 +106,7 @@ def render_report(report: ReportData) -> str:
         media_type=MP3_MEDIA_TYPE,
         inf=math.inf,
         posterior_error=report.posterior_error_percent,
+        detector=DETECTOR,
     )
 
 
