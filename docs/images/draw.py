@@ -33,6 +33,7 @@ START_SECONDS = 120
 PAGE_SIZE = {"width": 830, "height": 1250}
 REPORT_SIZE = {"width": 860, "height": 1220}
 TICKS_KHZ = (0.3, 0.5, 1, 2, 3, 4, 6)
+MIN_TICK_DISTANCE = 0.06  # of the height of the axis; of closer ticks only the higher one is shown
 
 
 def main() -> None:
@@ -61,12 +62,14 @@ def plot_explanation(path: Path, explanation: Explanation) -> None:
         "extent": extent,
         "interpolation": "nearest",
     }
-    low, high = np.percentile(explanation.log_mel, (2, 100))
-    upper.imshow(explanation.log_mel.T, cmap="Greys", vmin=low, vmax=high, **settings)
+    low, high = np.percentile(explanation.log_energies, (2, 100))
+    upper.imshow(explanation.log_energies.T, cmap="Greys", vmin=low, vmax=high, **settings)
     limit = float(np.percentile(np.abs(explanation.attribution), 99.7))
     image = lower.imshow(explanation.attribution.T, cmap="PuOr_r", vmin=-limit, vmax=limit, **settings)
     positions = np.interp(1000 * np.array(TICKS_KHZ), explanation.bands_hz, bands)
-    upper.set_yticks(positions, [f"{khz:g}" for khz in TICKS_KHZ], fontsize=9)
+    is_apart = np.append(np.diff(positions) >= MIN_TICK_DISTANCE * len(bands), True)
+    labels = [f"{khz:g}" for khz, apart in zip(TICKS_KHZ, is_apart, strict=True) if apart]
+    upper.set_yticks(positions[is_apart], labels, fontsize=9)
     upper.set_title("Filterbank of the clip: dark is loud", fontsize=10, loc="left")
     lower.set_title(
         f"Attribution: orange supports {explanation.system}, purple opposes it", fontsize=10, loc="left"

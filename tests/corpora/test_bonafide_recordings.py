@@ -109,6 +109,11 @@ def test_another_source_replaces_the_earlier_corpus(recordings, tmp_path):
     assert [path.name for path in (tmp_path / "bonafide").iterdir()] == ["absent.json"]
 
 
+def test_empty_source_is_not_the_current_folder(tmp_path):
+    with pytest.raises(CorpusError, match=r"bonafide\.source: '' is no folder; name a folder"):
+        build_bonafide_corpus(tmp_path / "bonafide", source="", **SETTINGS)
+
+
 def test_missing_folder_raises(tmp_path):
     with pytest.raises(CorpusError, match=r"bonafide\.source: '.*nowhere' is no folder; name a folder"):
         build_bonafide_corpus(tmp_path / "bonafide", source=str(tmp_path / "nowhere"), **SETTINGS)

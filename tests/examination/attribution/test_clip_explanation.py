@@ -1,6 +1,7 @@
 """Explanations by a small tracer on vowels: of one clip and of test."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -51,6 +52,17 @@ def manifest_path(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def manifest(manifest_path):
     return read_manifest(manifest_path)
+
+
+def test_script_of_the_documentation_draws_an_explanation(world, tracer, tmp_path):
+    spec = importlib.util.spec_from_file_location("draw", REPOSITORY / "docs/images/draw.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    explanation = explain_clip(tracer, world.of("slow")[0], system="slow", draws=2)
+    script.plot_explanation(tmp_path / "clip.png", explanation)
+    image = imread(tmp_path / "clip.png")
+    assert image.shape[1] > 800
+    assert image.std() > 0.05
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -44,6 +44,8 @@ END_PARTS = 2  # parts at the beginning and at the end that count as ends
 TELEPHONE_BAND_HZ = (300.0, 3400.0)
 PROFILE_METHOD = "integrated_gradients"
 TICKS_KHZ = (0.3, 0.5, 1, 2, 3, 4, 6)
+MIN_TICK_DISTANCE = 0.04  # of the width of the axis; of closer ticks only the higher one is shown
+MAX_PROFILES = 24  # in a plot; of more systems those with the highest and the lowest shares are shown
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,9 @@ def plot_band_profiles(
     """
     bands = np.arange(len(bands_hz))
     positions = np.interp(1000 * np.array(TICKS_KHZ), bands_hz, bands)
-    shown = Profiles(
-        systems, profiles, ticks=(positions, [f"{khz:g}" for khz in TICKS_KHZ]), xlabel="band, kHz"
-    )
+    is_apart = np.append(np.diff(positions) >= MIN_TICK_DISTANCE * len(bands), True)
+    labels = [f"{khz:g}" for khz, apart in zip(TICKS_KHZ, is_apart, strict=True) if apart]
+    shown = Profiles(systems, profiles, ticks=(positions[is_apart], labels), xlabel="band, kHz")
     inside = np.flatnonzero((bands_hz >= TELEPHONE_BAND_HZ[0]) & (bands_hz <= TELEPHONE_BAND_HZ[1]))
     edges = (inside[0] - 0.5, inside[-1] + 0.5) if len(inside) else ()
     _plot_profiles(
@@ -299,9 +301,13 @@ def _plot_profiles(
     """Plot profiles as a heat map, in the order of `shares` (S,), which are bars beside it.
 
     `edges` are the borders of the named `region` of the horizontal axis. `even_percent` is the share that an even
-    distribution would give.
+    distribution would give. Of more than MAX_PROFILES systems, those with the highest and the lowest shares are shown.
     """
     order = np.argsort(-np.asarray(shares), kind="stable")
+    if len(order) > MAX_PROFILES:
+        half = MAX_PROFILES // 2
+        title += f": the {half} highest and the {half} lowest of {len(order)}"
+        order = np.concatenate([order[:half], order[-half:]])
     rows = np.arange(len(order))
     figure = Figure(figsize=(7.6, 1.9 + 0.24 * len(order)), layout="constrained")
     heat, bars = figure.subplots(1, 2, width_ratios=(2.6, 1), sharey=True)
@@ -356,8 +362,11 @@ def plot_deletion(
     """
     columns = min(len(curves), 2)
     rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(3.8 * columns, 0.6 + 2.7 * rows))
-    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.5 / (0.6 + 2.7 * rows), hspace=0.32, wspace=0.08)
+    height = 0.6 + 2.7 * rows
+    figure = Figure(figsize=(3.8 * columns, height))
+    figure.subplots_adjust(
+        left=0.09, right=0.98, bottom=0.5 / height, top=1 - 0.6 / height, hspace=0.32, wspace=0.08
+    )
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (name, (shares, by_deletion)) in zip(panels.flat, curves.items(), strict=False):
         for number, (label, cosines) in enumerate(by_deletion.items()):
