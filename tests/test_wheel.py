@@ -84,12 +84,15 @@ def test_installed_commands_say_what_is_missing(installed: Path, tmp_path: Path)
     version = makermark(installed, tmp_path, "--version")
     assert version.stdout.startswith("makermark ")
     (tmp_path / "clip.wav").write_bytes((REPOSITORY / "LICENSE").read_bytes())
-    for arguments in (["trace", "clip.wav"], ["results"], ["register"]):
+    trained = ("trace clip.wav", "register", "log-run")
+    for arguments in [*map(str.split, trained), ["results"]]:
         result = makermark(installed, tmp_path, *arguments)
         assert result.returncode != 0, arguments
         assert "Traceback" not in result.stderr, arguments
         (line,) = result.stderr.strip().splitlines()
         assert line.startswith("error: "), arguments
+        if " ".join(arguments) in trained:
+            assert "there is no trained model; run make repro in a clone of the repository" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.wav"]
 
 

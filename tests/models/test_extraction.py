@@ -183,6 +183,6 @@ def test_load_checkpoint_raises_for_weights_of_another_shape(tmp_path, weights, 
         load_checkpoint(tmp_path / "best")
 
 
-def test_load_checkpoint_names_a_missing_file(tmp_path):
-    with pytest.raises(FilesError, match=r"best\.json.*run the stage"):
+def test_load_checkpoint_names_the_remedy_for_a_missing_model(tmp_path):
+    with pytest.raises(FilesError, match=r"best\.json: there is no trained model; run make repro in a clone"):
         load_checkpoint(tmp_path / "best")

@@ -176,10 +176,11 @@ def log_run() -> None:
     from makermark.foundation import tracking
     from makermark.foundation.manifest import MANIFEST_FILE, read_manifest
     from makermark.foundation.params import parse_params
-    from makermark.models.checkpoint import file_sha256
+    from makermark.models.checkpoint import check_trained, file_sha256
     from makermark.reporting.headline import headline_metrics
     from makermark.training.active_params import active_params
 
+    check_trained(Path("models/best"))
     checkpoint = read_json(Path("models/best.json"))
     params = parse_params(checkpoint["params"])
     score, trace = Path("metrics/score.json"), Path("metrics/trace.json")

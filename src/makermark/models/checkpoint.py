@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import makermark
 from makermark.features import encoders
 from makermark.features.front_end import FrontEnd
-from makermark.foundation.errors import CheckpointError, MakermarkError, ParamsError
+from makermark.foundation.errors import CheckpointError, FilesError, MakermarkError, ParamsError
 from makermark.foundation.files import atomic_write, read_json, write_json
 from makermark.models import backbones, losses
 from makermark.models.backbones import Backbone
@@ -116,11 +116,22 @@ def save_checkpoint(stem: Path, weights: Mapping[str, Tensor], metadata: Checkpo
     return digest
 
 
+def check_trained(stem: Path) -> None:
+    """Raise FilesError with the remedy if there is no checkpoint; `stem` is its path without suffix."""
+    path = stem.with_suffix(".json")
+    if not path.exists():
+        raise FilesError(
+            f"{path}: there is no trained model; run make repro in a clone of the repository, or name a folder "
+            "with a trained model"
+        )
+
+
 def load_checkpoint(stem: Path) -> Checkpoint:
     """Load a checkpoint; `stem` is its path without suffix. Nothing is unpickled.
 
     Raises CheckpointError if the files are damaged or do not belong together, FilesError if one is missing.
     """
+    check_trained(stem)
     metadata, digest = _read_metadata(stem.with_suffix(".json"))
     path = stem.with_suffix(".safetensors")
     if file_sha256(path) != digest:
