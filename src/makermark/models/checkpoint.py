@@ -36,6 +36,7 @@ EARLIER_BACKBONE_SETTINGS = {
     "resnet34": LOG_MELS | {"stem_order": "relu-norm"},
     "ecapa": LOG_MELS,
     "conformer": LOG_MELS,
+    "spectral-statistics": {"active_range_db": 0.0},
 }
 EARLIER_LOSS_SETTINGS = {"ge2e": {"variant": "wan2018"}}
 

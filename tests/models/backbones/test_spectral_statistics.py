@@ -13,9 +13,11 @@ from makermark.models.backbones import Backbone
 BANDS = 12
 
 
-def network(*, width: int = BANDS, front_end: str = "linear-fbank") -> Backbone:
+def network(*, width: int = BANDS, front_end: str = "linear-fbank", active_range_db: float = 0.0) -> Backbone:
     torch.manual_seed(0)
-    return backbones.build("spectral-statistics", dim=5, width=width, front_end=front_end)
+    return backbones.build(
+        "spectral-statistics", dim=5, width=width, front_end=front_end, active_range_db=active_range_db
+    )
 
 
 def log_energies(utterances: int = 4, frames: int = 30, *, seed: int = 0) -> torch.Tensor:
@@ -30,17 +32,25 @@ def trained(net: Backbone) -> Backbone:
     return net.eval()
 
 
-def embedding_by_formula(net: Backbone, x: np.ndarray) -> np.ndarray:
-    """Return the embedding of log energies (T, F), computed in float64."""
+def embedding_by_formula(net: Backbone, x: np.ndarray, *, active_range_db: float = np.inf) -> np.ndarray:
+    """Return the embedding of log energies (T, F), computed in float64.
+
+    Frames more than `active_range_db` below the loudest are left out, and differences that involve one of them.
+    """
     weights = {name: value.double().numpy() for name, value in net.state_dict().items()}
 
     def normalise(values: np.ndarray, name: str) -> np.ndarray:
         scaled = (values - weights[f"{name}.running_mean"]) / np.sqrt(weights[f"{name}.running_var"] + 1e-5)
         return scaled * weights.get(f"{name}.weight", 1) + weights.get(f"{name}.bias", 0)
 
-    x = normalise(x - x.mean(), "bands_norm")
-    change = x[1:] - x[:-1]
-    curvature = x[2:] - 2 * x[1:-1] + x[:-2]
+    decibels = 10 * np.log10(np.exp(x.mean(axis=1)))
+    active = decibels >= decibels.max() - active_range_db
+    x = normalise(x - x[active].mean(), "bands_norm")
+    pairs = [t for t in range(1, len(x)) if active[t] and active[t - 1]]
+    triples = [t for t in pairs if t - 1 in pairs]
+    change = np.array([x[t] - x[t - 1] for t in pairs])
+    curvature = np.array([x[t] - 2 * x[t - 1] + x[t - 2] for t in triples])
+    x = x[active]
     shape = x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2]
     deviations = [np.sqrt(part.var(axis=0) + 1e-5) for part in (x, change, curvature, shape)]
     statistics = np.concatenate([x.mean(axis=0), *deviations[:3], shape.mean(axis=0), deviations[3]])
@@ -65,6 +75,50 @@ def test_padded_utterances_equal_the_formula() -> None:
         for x, length in zip(features.double().numpy(), lengths, strict=True)
     ]
     np.testing.assert_allclose(net(features, torch.tensor(lengths)), expected, rtol=1e-3, atol=1e-4)
+
+
+def with_pauses(features: torch.Tensor, *, depth_db: float) -> torch.Tensor:
+    """Return log energies whose frames 8 to 13 and 20 are `depth_db` lower."""
+    paused = features.clone()
+    paused[:, [8, 9, 10, 11, 12, 13, 20]] -= depth_db / 10 * np.log(10)
+    return paused
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lengths", [None, [30, 18, 21, 12]])
+def test_quiet_frames_are_left_out(lengths: list[int] | None) -> None:
+    net = trained(network(active_range_db=40.0))
+    features = with_pauses(log_energies(seed=9), depth_db=60)
+    expected = [
+        embedding_by_formula(net, x[:length], active_range_db=40.0)
+        for x, length in zip(features.double().numpy(), lengths or [30] * 4, strict=True)
+    ]
+    embeddings = net(features, None if lengths is None else torch.tensor(lengths))
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-3, atol=1e-4)
+    deeper = with_pauses(features, depth_db=20)
+    torch.testing.assert_close(net(deeper, None if lengths is None else torch.tensor(lengths)), embeddings)
+
+
+@torch.no_grad()
+def test_louder_padding_is_not_the_loudest_frame() -> None:
+    net, features = trained(network(active_range_db=40.0)), log_energies(seed=9)
+    padded = features.clone()
+    padded[0, 20:] += 30
+    lengths = torch.tensor([20, 30, 30, 30])
+    torch.testing.assert_close(net(padded, lengths), net(features, lengths))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("loud", [[4], [4, 5]])
+def test_few_active_frames_give_a_finite_embedding(loud: list[int]) -> None:
+    net, features = trained(network(active_range_db=40.0)), log_energies(seed=9)
+    features[:, loud] += 30
+    assert net(features).isfinite().all()
+
+
+def test_build_raises_for_a_negative_range() -> None:
+    with pytest.raises(ParamsError, match=r"active_range_db is -1\.0; it must be a range in dB, or 0"):
+        network(active_range_db=-1.0)
 
 
 @torch.no_grad()

@@ -5,9 +5,12 @@ Axes: B batch, T frames, F bands, S statistics. Streams are (B, F, T).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from makermark.foundation.errors import ParamsError
 from makermark.models.backbones.base import (
     FILTER_BANKS,
     Backbone,
@@ -22,8 +25,10 @@ VARIANCE_OFFSET = 1e-5  # keeps the gradient of a standard deviation finite
 class SpectralStatistics(Backbone):
     """Statistics over time of the bands and of their differences, and one linear layer.
 
-    The log energies x of a clip, minus their mean over all bands and frames, which removes the gain, and each band
-    normalised by its mean and variance over the training frames, give the statistics
+    Frames count whose mean log energy is within `active_range_db` of the loudest frame's (0: all frames): pauses tell
+    the recording apart rather than the system. The log energies x of a clip, minus their mean over all bands and these
+    frames, which removes the gain, and each band normalised by its mean and variance over the training frames, give
+    the statistics
 
     - mean and standard deviation of x: the long-term average spectrum and how much each band varies;
     - standard deviation of the first and second differences of x over time: how smoothly frames follow one another;
@@ -32,7 +37,7 @@ class SpectralStatistics(Backbone):
     Each statistic is normalised over the training crops; a linear layer with batch normalisation after it gives the
     embedding. Without hidden layers there is little to overfit: systems that are not in training are told apart better
     than by the deep backbones (docs/generalisation.md). It is an x-vector (Snyder et al. 2018) whose frame-level layers
-    are fixed differences.
+    are fixed differences. Raises ParamsError for a negative `active_range_db`.
     """
 
     front_end = "linear-fbank"
@@ -40,9 +45,15 @@ class SpectralStatistics(Backbone):
     first_layer = "streams"
     min_frames = 3  # second differences need three
 
-    def __init__(self, *, dim: int, width: int, front_end: str) -> None:
+    def __init__(self, *, dim: int, width: int, front_end: str, active_range_db: float) -> None:
         super().__init__()
         self.front_end_name(front_end=front_end)
+        if not active_range_db >= 0:
+            raise ParamsError(
+                f"backbone spectral-statistics: active_range_db is {active_range_db!r}; it must be a range in dB, or 0 "
+                "for all frames"
+            )
+        self.active_range = active_range_db / 10 * math.log(10)  # in nepers of power, as the features
         self.bands_norm = nn.BatchNorm1d(width, affine=False)
         self.streams = Streams()
         curved = max(width - 2, 0)
@@ -64,18 +75,31 @@ class SpectralStatistics(Backbone):
         self.check_lengths(features, lengths, name="spectral-statistics")
         with torch.autocast(features.device.type, enabled=False):
             x = features.float()
-            gain, _ = mean_and_deviation(x.mean(dim=2, keepdim=True).transpose(1, 2), lengths)  # (B, 1)
+            active = self.active_frames(x, lengths)
+            gain, _ = mean_and_deviation(x.mean(dim=2, keepdim=True).transpose(1, 2), active)  # (B, 1)
             bands = self.bands_norm((x - gain[..., None]).transpose(1, 2))
             level, change, curvature, shape = self.streams(bands)
-            mean, deviation = mean_and_deviation(level, lengths)
-            shape_mean, shape_deviation = mean_and_deviation(shape, lengths)
-            _, changes = mean_and_deviation(change, None if lengths is None else lengths - 1)
-            _, curvatures = mean_and_deviation(curvature, None if lengths is None else lengths - 2)
+            both = active[:, 1:] & active[:, :-1]  # frames of a first difference
+            mean, deviation = mean_and_deviation(level, active)
+            shape_mean, shape_deviation = mean_and_deviation(shape, active)
+            _, changes = mean_and_deviation(change, both)
+            _, curvatures = mean_and_deviation(curvature, both[:, 1:] & both[:, :-1])
             statistics = torch.cat(
                 [mean, deviation, changes, curvatures, shape_mean, shape_deviation], dim=1
             )  # (B, S)
             embeddings: Tensor = self.embedding_norm(self.embedding(self.statistics_norm(statistics)))
         return embeddings
+
+    def active_frames(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return a mask (B, T) bool of the frames of log energies (B, T, F) that count."""
+        energy = x.mean(dim=2)
+        valid = torch.ones_like(energy, dtype=torch.bool)
+        if lengths is not None:
+            valid = frame_mask(lengths, x.shape[1])
+        if not self.active_range:
+            return valid
+        loudest = energy.masked_fill(~valid, -math.inf).amax(dim=1, keepdim=True)
+        return valid & (energy >= loudest - self.active_range)
 
 
 class Streams(nn.Module):
@@ -86,14 +110,13 @@ class Streams(nn.Module):
         return bands, change, change.diff(dim=2), bands.diff(n=2, dim=1)
 
 
-def mean_and_deviation(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (B, F) of x (B, F, T) over each utterance's own frames."""
-    if lengths is None:
-        mean = x.mean(dim=2)
-        variance = (x - mean[..., None]).square().mean(dim=2)  # faster on a CPU than torch.var_mean
-        return mean, (variance + VARIANCE_OFFSET).sqrt()
-    padding = ~frame_mask(lengths, x.shape[2])[:, None]
-    count = lengths[:, None]
-    mean = x.masked_fill(padding, 0).sum(dim=2) / count
-    variance = (x - mean[..., None]).masked_fill(padding, 0).square().sum(dim=2) / count
+def mean_and_deviation(x: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (B, F) of x (B, F, T) over the frames of the mask `counted` (B, T) bool.
+
+    Where no frame counts, the mean is 0, and the deviation that of a constant.
+    """
+    weight = counted[:, None].to(x.dtype)  # a product is faster on a CPU than masked_fill
+    count = weight.sum(dim=2).clamp_min(1)
+    mean = (x * weight).sum(dim=2) / count
+    variance = ((x - mean[..., None]).square() * weight).sum(dim=2) / count
     return mean, (variance + VARIANCE_OFFSET).sqrt()
