@@ -1,4 +1,4 @@
-"""Normalised utterances have the same level, margins and length, whatever the input is."""
+"""Normalised utterances have the same level, length and silence at the ends, whatever the input is."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from makermark.corpora.normalise_audio import (
     LEVEL_DBFS,
     LEVEL_SPREAD_DB,
-    MARGIN_S,
     MAX_PEAK,
     SAMPLE_RATE_HZ,
     UnusableError,
@@ -47,7 +46,20 @@ def test_level_length_and_offset_do_not_depend_on_the_input(rate_hz, level, offs
     assert samples.dtype == np.int16
     assert abs(level_dbfs(samples) - LEVEL_DBFS) <= LEVEL_SPREAD_DB + 0.3
     assert abs(samples.astype(float).mean()) < 0.05 * samples.std()
-    assert 3.0 - 0.03 <= len(samples) / SAMPLE_RATE_HZ <= 3.0 + 2 * MARGIN_S[1] + 0.03
+    assert 3.0 - 0.03 <= len(samples) / SAMPLE_RATE_HZ <= 3.0 + 0.03
+
+
+@settings(max_examples=20, deadline=None)
+@given(before_s=st.floats(0.0, 1.0), after_s=st.floats(0.0, 1.0), offset=st.floats(-0.2, 0.2))
+def test_nothing_of_the_silence_at_the_ends_stays(before_s, after_s, offset):
+    rng = np.random.default_rng(2)
+    voiced = rng.choice([-0.1, 0.1], 3 * SAMPLE_RATE_HZ)
+    before, after = np.zeros(round(before_s * SAMPLE_RATE_HZ)), np.zeros(round(after_s * SAMPLE_RATE_HZ))
+    waveform = (np.concatenate([before, voiced, after]) + offset).astype(np.float32)
+    samples = normalise_utterance(waveform, SAMPLE_RATE_HZ, rng=rng)
+    power = (samples.reshape(-1, 160).astype(float) ** 2).mean(axis=1)  # frames of 10 ms
+    assert power[[0, -1]].min() >= 1e-4 * power.max()  # 40 dB below the loudest
+    assert abs(len(samples) - len(voiced)) <= 2 * 160
 
 
 def test_level_is_random_and_depends_on_the_seed_only():

@@ -1,7 +1,7 @@
-"""Normalisation of every utterance, so that level, length and margins do not identify the system.
+"""Normalisation of every utterance, so that level, length and silence at the ends do not identify the system.
 
-The audio is converted to 16 kHz mono; its DC offset is removed; silence at both ends is cut to a random margin; the
-length is limited to 8 s; the level is set to a random value. Bandwidth, pace and pauses of the speech stay.
+The audio is converted to 16 kHz mono; its DC offset is removed; it is cut at the first and the last frame of speech;
+the length is limited to 8 s; the level is set to a random value. Bandwidth, pace and pauses of the speech stay.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from makermark.foundation.arrays import Float32Array, FloatArray
 from makermark.foundation.signal_power import frame_power, is_speech
 
-VERSION = 1  # to be raised when the normalisation, or a setting of a vocoder, changes the samples of the same speech
+VERSION = 2  # to be raised when the normalisation, or a setting of a vocoder, changes the samples of the same speech
 
 SAMPLE_RATE_HZ = 16000
 MIN_S, MAX_S = 2.0, 8.0
 FRAME_SAMPLES = 160  # 10 ms
-MARGIN_S = (0.01, 0.04)  # of the original audio before and after the speech
 LEVEL_DBFS = -26.0  # root mean square over the speech frames
 LEVEL_SPREAD_DB = 3.0
 MAX_PEAK = 0.99
@@ -32,26 +31,29 @@ def normalise_utterance(
     waveform: Float32Array, sample_rate_hz: int, *, rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """Return the utterance as 16-bit samples (T,) at 16 kHz. Raises UnusableError."""
-    margin_s, position, spread = rng.uniform(*MARGIN_S), rng.uniform(), rng.uniform(-1.0, 1.0)
+    position, spread = rng.uniform(), rng.uniform(-1.0, 1.0)
     if waveform.size < sample_rate_hz // 10 or not np.isfinite(waveform).all():
         raise UnusableError(f"{waveform.size} samples, or not finite")
     samples = np.asarray(waveform, np.float64) - waveform.mean(dtype=np.float64)
     if sample_rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, sample_rate_hz, SAMPLE_RATE_HZ, quality="HQ")
-    samples = _cut(_trim_silence(samples, margin=int(margin_s * SAMPLE_RATE_HZ)), position=position)
+    samples = _cut(_trim_silence(samples), position=position)
     level = 10 ** ((LEVEL_DBFS + spread * LEVEL_SPREAD_DB) / 20)
     samples = samples * (level / active_rms(samples))
     samples = samples * min(1.0, MAX_PEAK / np.abs(samples).max())
     return np.asarray(np.round(samples * 32767), np.int16)
 
 
-def _trim_silence(samples: FloatArray, *, margin: int) -> FloatArray:
-    """Cut silence at both ends, except for `margin` samples. Raises UnusableError if there is no speech."""
+def _trim_silence(samples: FloatArray) -> FloatArray:
+    """Cut silence at both ends, in whole frames. Raises UnusableError if there is no speech.
+
+    No margin is left: some engines' audio ends with the speech, so any margin of the original would identify them.
+    """
     speech = is_speech(frame_power(samples, FRAME_SAMPLES))
     if not speech.any():
         raise UnusableError("silence")
     first, last = np.flatnonzero(speech)[[0, -1]]
-    return samples[max(0, first * FRAME_SAMPLES - margin) : (last + 1) * FRAME_SAMPLES + margin]
+    return samples[first * FRAME_SAMPLES : (last + 1) * FRAME_SAMPLES]
 
 
 def _cut(samples: FloatArray, *, position: float) -> FloatArray:

@@ -51,12 +51,10 @@ SYNTHESIS_S = {
 }
 OTHER_SYNTHESIS_S = 0.05
 RESYNTHESIS_S = {
-    "straight": 7.0,
-    "hifigan-universal": 5.0,
-    "hifigan-lj": 5.0,
-    "hifigan-16k": 4.0,
-    "world-coded": 1.3,
-    "griffin-lim-linear": 0.5,
+    "straight": 6.0,
+    "hifigan-universal": 5.5,
+    "hifigan-lj": 5.5,
+    "hifigan-16k": 4.5,
 }
 OTHER_RESYNTHESIS_S = 0.25
 

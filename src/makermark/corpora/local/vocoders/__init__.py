@@ -29,6 +29,12 @@ def _build_griffin_lim() -> Vocoder:
     return griffin_lim.from_mel
 
 
+def _build_griffin_lim_22k() -> Vocoder:
+    from makermark.corpora.local.vocoders import griffin_lim
+
+    return griffin_lim.from_mel_22k
+
+
 def _build_griffin_lim_linear() -> Vocoder:
     from makermark.corpora.local.vocoders import griffin_lim
 
@@ -109,6 +115,7 @@ def _build_hifigan_16k() -> Vocoder:
 
 VOCODERS: dict[str, Resynthesis] = {
     "griffin-lim": Resynthesis(_build_griffin_lim, ("torchaudio",), "BSD-2-Clause"),
+    "griffin-lim-22k": Resynthesis(_build_griffin_lim_22k, ("torchaudio",), "BSD-2-Clause"),
     "griffin-lim-linear": Resynthesis(_build_griffin_lim_linear, ("torchaudio",), "BSD-2-Clause"),
     "griffin-lim-short": Resynthesis(_build_griffin_lim_short, ("torchaudio",), "BSD-2-Clause"),
     "world": Resynthesis(_build_world, ("pyworld-prebuilt",), "MIT"),

@@ -9,49 +9,64 @@ import torchaudio
 from makermark.corpora.local.vocoders.mel import MelSettings, mel_filters, mel_spectrogram, resample
 from makermark.foundation.arrays import Float32Array
 
-SAMPLE_RATE_HZ = 16000  # the rate of the corpus; a higher rate would only cost time
+SAMPLE_RATE_HZ = 16000  # the rate of the corpus: a higher rate would only cost time
 TACOTRON_MEL = MelSettings(
     SAMPLE_RATE_HZ, n_fft=1024, window=800, hop=200, bands=80, low_hz=40.0, high_hz=8000.0
 )
-MEL_ITERATIONS = 32
-LINEAR_ITERATIONS = 60
+TACOTRON2_MEL = MelSettings(22050, n_fft=1024, window=1024, hop=256, bands=80, low_hz=0.0, high_hz=8000.0)
+ITERATIONS = 32
 SHORT_ITERATIONS = 8
 MOMENTUM = 0.99  # Perraudin et al. 2013
 
 
 def from_mel(waveform: Float32Array, sample_rate_hz: int) -> tuple[Float32Array, int]:
-    """Resynthesise from the 80-band mel spectrogram alone.
+    """Resynthesise from the 80-band mel spectrogram alone: 32 iterations with momentum.
 
-    The least-squares inverse of the mel filters is followed by 32 iterations with momentum. Frames as in Tacotron:
-    50 ms every 12.5 ms.
+    Frames as in Tacotron: 50 ms every 12.5 ms.
     """
-    mel = mel_spectrogram(resample(waveform, sample_rate_hz, SAMPLE_RATE_HZ), TACOTRON_MEL)
-    filters = torch.from_numpy(mel_filters(TACOTRON_MEL))
-    magnitudes = (torch.linalg.pinv(filters) @ torch.from_numpy(mel)).clamp_min(1e-6)
-    return _invert(
-        magnitudes,
-        n_fft=TACOTRON_MEL.n_fft,
-        window=TACOTRON_MEL.window,
-        hop=TACOTRON_MEL.hop,
-        iterations=MEL_ITERATIONS,
-        momentum=MOMENTUM,
-    )
+    output = _invert_mel(waveform, sample_rate_hz, TACOTRON_MEL, iterations=ITERATIONS, momentum=MOMENTUM)
+    return output, TACOTRON_MEL.sample_rate_hz
+
+
+def from_mel_22k(waveform: Float32Array, sample_rate_hz: int) -> tuple[Float32Array, int]:
+    """Resynthesise from the 80-band mel spectrogram of Tacotron 2, up to 8 kHz.
+
+    Frames of 46 ms every 12 ms at 22.05 kHz; 8 iterations of the original algorithm.
+    """
+    output = _invert_mel(waveform, sample_rate_hz, TACOTRON2_MEL, iterations=SHORT_ITERATIONS, momentum=0.0)
+    return output, TACOTRON2_MEL.sample_rate_hz
 
 
 def from_linear(waveform: Float32Array, sample_rate_hz: int) -> tuple[Float32Array, int]:
-    """Resynthesise from linear magnitudes in frames of 25 ms every 6.25 ms: 60 iterations with momentum."""
+    """Resynthesise from linear magnitudes in frames of 25 ms every 6.25 ms: 32 iterations with momentum."""
     samples = resample(waveform, sample_rate_hz, SAMPLE_RATE_HZ)
     magnitudes = _magnitudes(samples, n_fft=512, window=400, hop=100)
-    return _invert(
-        magnitudes, n_fft=512, window=400, hop=100, iterations=LINEAR_ITERATIONS, momentum=MOMENTUM
-    )
+    output = _invert(magnitudes, n_fft=512, window=400, hop=100, iterations=ITERATIONS, momentum=MOMENTUM)
+    return output, SAMPLE_RATE_HZ
 
 
 def short(waveform: Float32Array, sample_rate_hz: int) -> tuple[Float32Array, int]:
     """Resynthesise from linear magnitudes in frames of 64 ms every 16 ms: 8 iterations of the original algorithm."""
     samples = resample(waveform, sample_rate_hz, SAMPLE_RATE_HZ)
     magnitudes = _magnitudes(samples, n_fft=1024, window=1024, hop=256)
-    return _invert(magnitudes, n_fft=1024, window=1024, hop=256, iterations=SHORT_ITERATIONS, momentum=0.0)
+    output = _invert(magnitudes, n_fft=1024, window=1024, hop=256, iterations=SHORT_ITERATIONS, momentum=0.0)
+    return output, SAMPLE_RATE_HZ
+
+
+def _invert_mel(
+    waveform: Float32Array, sample_rate_hz: int, settings: MelSettings, *, iterations: int, momentum: float
+) -> Float32Array:
+    """Return speech (T,) with the mel spectrogram of `waveform`, by the least-squares inverse of the mel filters."""
+    mel = mel_spectrogram(resample(waveform, sample_rate_hz, settings.sample_rate_hz), settings)
+    inverse = torch.linalg.pinv(torch.from_numpy(mel_filters(settings)))
+    return _invert(
+        (inverse @ torch.from_numpy(mel)).clamp_min(1e-6),
+        n_fft=settings.n_fft,
+        window=settings.window,
+        hop=settings.hop,
+        iterations=iterations,
+        momentum=momentum,
+    )
 
 
 def _magnitudes(samples: Float32Array, *, n_fft: int, window: int, hop: int) -> torch.Tensor:
@@ -69,7 +84,7 @@ def _magnitudes(samples: Float32Array, *, n_fft: int, window: int, hop: int) -> 
 
 def _invert(
     magnitudes: torch.Tensor, *, n_fft: int, window: int, hop: int, iterations: int, momentum: float
-) -> tuple[Float32Array, int]:
+) -> Float32Array:
     output = torchaudio.functional.griffinlim(
         magnitudes,
         window=torch.hann_window(window),
@@ -82,4 +97,4 @@ def _invert(
         length=None,
         rand_init=False,
     )
-    return output.numpy(), SAMPLE_RATE_HZ
+    return np.asarray(output.numpy())
