@@ -111,7 +111,9 @@ def test_signal_ends_everything_that_a_command_started(number, tmp_path):
         [sys.executable, "-c", code],
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(
+            number, signal.SIG_DFL
+        ),  # a job in the background, or nohup, ignores it
     )
     pids = ""
     for _ in range(1200):
