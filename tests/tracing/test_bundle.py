@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from makermark.foundation.errors import FilesError, TracerError
-from makermark.foundation.files import read_arrow, write_arrow
+from makermark.foundation.files import read_arrow, read_json, write_arrow, write_json
 from makermark.tracing.bundle import read_bundle
 
 
@@ -62,3 +62,16 @@ def test_column_of_another_type_is_refused(world, tmp_path, name, value, type, m
 
 def test_clip_without_a_family_is_read(world, tmp_path):
     assert len(read(write_damaged(world, tmp_path, "family", None), world).dev.rows) > 1
+
+
+def test_metrics_of_another_decision_rule_are_ignored(world, tmp_path):
+    """A bundle of an earlier version has no rule: its clips load; the rates that it states are of another tracer."""
+    folder = shutil.copytree(world.folder / "models/tracer", tmp_path, dirs_exist_ok=True)
+    content = read_json(folder / "tracer.json") | {"test": {"whole": {"seen_clips": 3}}}
+    write_json(folder / "tracer.json", content)
+    assert read(folder, world).test_metrics == content["test"]
+    del content["decision_rule"]
+    write_json(folder / "tracer.json", content)
+    earlier = read(folder, world)
+    assert earlier.test_metrics == {}
+    assert len(earlier.dev.rows) == len(read(world.folder / "models/tracer", world).dev.rows)

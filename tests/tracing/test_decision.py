@@ -20,8 +20,16 @@ from makermark.tracing.decision import (
 )
 
 
+def score(llr):
+    """Naming score at an LLR of 10 x cosine without a rival, which counts as one at cosine -1."""
+    return 1.75 * np.asarray(llr) / 10 + 0.75
+
+
 def calibration(**changes):
-    """Systems a and b of family F and c of family G: LLR = 10 x cosine, named above 4 (family above 2), margin 1."""
+    """Systems a and b of family F and c of family G: LLR = 10 x cosine, named above 4 (family above 2), margin 1.
+
+    No system is a rival of another, and the LLR of a known system is that of the top-scoring one.
+    """
     values = {
         "systems": ["a", "b", "c"],
         "families": ["F", "F", "G"],
@@ -29,9 +37,12 @@ def calibration(**changes):
         "speech_seconds": np.array([1.0, 4.0]),
         "offset": np.zeros((2, 3)),
         "slope": np.full((2, 3), 10.0),
-        "system_threshold": np.full((2, 3), 4.0),
-        "family_threshold": np.full((2, 3), 2.0),
-        "allowance": np.zeros((2, 3)),
+        "trained": np.zeros(3, dtype=bool),
+        "human_centroid": None,
+        "system_threshold": np.full((2, 3), score(4.0)),
+        "family_threshold": np.full((2, 3), score(2.0)),
+        "known_offset": np.full(2, 4.0),
+        "known_slope": np.full(2, 10 / 1.75),
         "margin": np.ones(2),
         "min_llr": -3.0,
         "max_llr": 5.0,
@@ -40,11 +51,12 @@ def calibration(**changes):
     return GalleryCalibration(**(values | changes))
 
 
-def conclude(cosines, *, seconds=2.0, prior_known=0.5, **changes):
+def conclude(cosines, *, seconds=2.0, prior_known=0.5, human=-1.0, **changes):
     """Decide on one clip: (conclusion, name, reason)."""
     decisions = decide(
         np.array([cosines]),
         np.array([seconds]),
+        human_cosines=np.array([human]),
         calibration=calibration(**changes),
         prior_known=prior_known,
         min_speech_seconds=0.5,
@@ -53,26 +65,50 @@ def conclude(cosines, *, seconds=2.0, prior_known=0.5, **changes):
 
 
 def test_posteriors_worked_by_hand():
-    """Prior odds of one of two systems to an unknown one are (0.8 / 2) : 0.2 = 2; ratios of 3 and 1 give 6 : 2 : 1."""
-    systems, unknown = compute_posteriors(np.log([[3.0, 1.0]]), max_llr=10.0, prior_known=0.8)
+    """Prior odds of 0.8 : 0.2 and a ratio of 2 give 8 : 1 for a known system; ratios of 3 and 1 divide it 6 : 2."""
+    systems, unknown = compute_posteriors(np.log([[3.0, 1.0]]), np.log([2.0]), prior_known=0.8)
     np.testing.assert_allclose(systems, [[6 / 9, 2 / 9]])
     np.testing.assert_allclose(unknown, [1 / 9])
 
 
 @pytest.mark.parametrize("systems", [1, 4, 25])
 def test_zero_llrs_leave_the_prior_whatever_the_number_of_systems(systems):
-    posteriors, unknown = compute_posteriors(np.zeros((2, systems)), max_llr=1.0, prior_known=0.7)
+    posteriors, unknown = compute_posteriors(np.zeros((2, systems)), np.zeros(2), prior_known=0.7)
     np.testing.assert_allclose(posteriors, np.full((2, systems), 0.7 / systems))
     np.testing.assert_allclose(unknown, [0.3, 0.3])
 
 
-def test_llrs_above_the_supported_range_are_lowered_together():
-    """The top LLR becomes max_llr, and the differences between systems stay; LLRs below max_llr stay as they are."""
-    lowered, unknown = compute_posteriors(np.array([[9.0, 7.0], [4.0, 2.0]]), max_llr=4.0, prior_known=0.5)
-    np.testing.assert_allclose(lowered[0], lowered[1])
+def test_llrs_divide_the_posterior_of_a_known_system_by_their_differences():
+    divided, unknown = compute_posteriors(
+        np.array([[9.0, 7.0], [4.0, 2.0]]), np.full(2, 1.5), prior_known=0.5
+    )
+    np.testing.assert_allclose(divided[0], divided[1])
     np.testing.assert_allclose(unknown[0], unknown[1])
-    assert lowered[0, 0] / lowered[0, 1] == pytest.approx(math.exp(2.0))
-    assert lowered[0, 0] / unknown[0] == pytest.approx(math.exp(4.0) / 2)
+    assert divided[0, 0] / divided[0, 1] == pytest.approx(math.exp(2.0))
+    assert divided[0].sum() / unknown[0] == pytest.approx(math.exp(1.5))
+
+
+def test_posterior_of_a_known_system_has_the_supported_range():
+    """The LLR of a known system would be 9 and is limited to 5; the one of the lowest cosine is limited to -3."""
+    decisions = decide(
+        np.array([[0.9, 0.0, 0.0], [-0.9, -0.9, -0.9]]),
+        np.array([2.0, 2.0]),
+        human_cosines=np.full(2, -1.0),
+        calibration=calibration(),
+        prior_known=0.5,
+        min_speech_seconds=0.5,
+    )
+    odds = decisions.posteriors.sum(axis=1) / decisions.posterior_unknown
+    np.testing.assert_allclose(odds, [math.exp(5.0), math.exp(-3.0)])
+
+
+@pytest.mark.parametrize(("rival", "expected"), [(0.2, ONE_SYSTEM), (0.3, UNKNOWN)])
+def test_a_near_rival_prevents_a_conclusion(rival, expected):
+    """At 0.45, a threshold of 0.6 needs a lead of 0.2: 0.45 + 0.75 x 0.2 = 0.6, with systems and with people."""
+    limit = {"system_threshold": np.full((2, 3), 0.6), "family_threshold": np.full((2, 3), 0.6)}
+    trained = np.ones(3, dtype=bool)
+    assert conclude([0.45, 0.0, rival], trained=trained, **limit)[0] == expected
+    assert conclude([0.45, 0.0, 0.1], human=rival, trained=trained, **limit)[0] == expected
 
 
 def test_one_system_is_named_above_its_threshold():
@@ -85,6 +121,7 @@ def test_candidates_lie_within_the_margin_of_the_top_llr():
     decisions = decide(
         np.array([[0.45, 0.35, 0.34]]),
         np.array([2.0]),
+        human_cosines=np.array([-1.0]),
         calibration=calibration(),
         prior_known=0.5,
         min_speech_seconds=0.5,
@@ -94,7 +131,7 @@ def test_candidates_lie_within_the_margin_of_the_top_llr():
 
 
 def test_clips_are_decided_independently_of_each_other():
-    """At a prior of 0.05, an LLR of 4.5 makes a system more probable than an unknown one, and 3 does not."""
+    """At a prior of 0.05, an LLR of 4.5 makes the candidates more probable than an unknown system, and 3 does not."""
     cosines = np.array(
         [
             [0.45, 0.2, 0.1],
@@ -108,6 +145,7 @@ def test_clips_are_decided_independently_of_each_other():
     decisions = decide(
         cosines,
         np.array([2.0, 1.0, 2.0, 4.0, 2.0, 3.0]),
+        human_cosines=np.full(6, -1.0),
         calibration=calibration(),
         prior_known=0.05,
         min_speech_seconds=0.5,
@@ -115,7 +153,7 @@ def test_clips_are_decided_independently_of_each_other():
     single = [conclude(row, prior_known=0.05) for row in cosines.tolist()]
     assert list(zip(decisions.conclusions, decisions.names, decisions.reasons, strict=True)) == single
     assert decisions.conclusions == [ONE_SYSTEM, ONE_SYSTEM, UNKNOWN, UNKNOWN, FAMILY, UNKNOWN]
-    posteriors, unknown = compute_posteriors(10 * cosines, max_llr=5.0, prior_known=0.05)
+    posteriors, unknown = compute_posteriors(10 * cosines, 10 * cosines.max(axis=1), prior_known=0.05)
     np.testing.assert_allclose(decisions.posteriors, posteriors)
     np.testing.assert_allclose(decisions.posterior_unknown, unknown)
 
@@ -138,33 +176,38 @@ def test_systems_of_two_families_that_are_not_separated_are_not_named():
     assert reason.endswith("several families: a, c")
 
 
-def test_top_llr_below_both_thresholds_is_an_unknown_system():
+def test_naming_score_below_both_thresholds_is_an_unknown_system():
     conclusion, name, reason = conclude([0.15, 0.0, 0.0])
     assert (conclusion, name) == (UNKNOWN, "")
     assert reason.endswith("the only candidate is a")
     assert conclude([0.15, 0.14, 0.0])[2].endswith("no system of the gallery can be named")
 
 
-def test_llr_equal_to_the_threshold_is_not_above_it():
-    """At a threshold of exactly the LLR, dev's clips of unknown systems are not named, so this one is not either."""
-    five = np.full((2, 3), 5.0)
+def test_score_equal_to_the_threshold_is_not_above_it():
+    """At a threshold of exactly the score, dev's clips of unknown systems are not named, so this one is not either."""
+    five = np.full((2, 3), 0.5 + 0.75 * 1.5)
     assert conclude([0.5, 0.0, 0.0], system_threshold=five)[:2] == (FAMILY, "F")
     assert conclude([0.5, 0.0, 0.0], system_threshold=five, family_threshold=five)[0] == UNKNOWN
 
 
 def test_nothing_is_named_if_an_unknown_system_is_more_probable():
-    """An LLR of 4.5 is 90 to 1, but at a prior of 0.01, shared by three systems, the posterior odds are 0.3 to 1."""
+    """An LLR of 4.5 is 90 to 1, but at a prior of 0.01 the posterior odds are 0.9 to 1."""
     conclusion, _, reason = conclude([0.45, 0.2, 0.1], prior_known=0.01)
     assert conclusion == UNKNOWN
     assert reason.startswith("an unknown system is more probable")
 
 
 def test_equally_probable_unknown_system_prevents_a_conclusion():
-    """One system, LLR 0, prior 0.5: both have a posterior of 0.5, and 'more probable' is false."""
-    one = {"systems": ["a"], "families": ["F"], "slope": np.ones((2, 1)), "offset": np.zeros((2, 1))}
-    low = np.full((2, 1), -1.0)
-    assert conclude([0.0], **one, system_threshold=low, family_threshold=low)[0] == UNKNOWN
-    assert conclude([0.01], **one, system_threshold=low, family_threshold=low)[0] == ONE_SYSTEM
+    """LLR of a known system 0 at cosine 0, prior 0.5: both posteriors are 0.5, and 'more probable' is false."""
+    one = {
+        "systems": ["a"], "families": ["F"], "trained": np.array([True]), "slope": np.ones((2, 1)),
+        "offset": np.zeros((2, 1)), "known_offset": np.zeros(2), "known_slope": np.ones(2),
+        "system_threshold": np.full((2, 1), 0.75), "family_threshold": np.full((2, 1), -1.0),
+    }  # fmt: skip
+    assert conclude([0.0], **one)[::2] == (
+        UNKNOWN, "an unknown system is more probable than the candidates, at the stated prior",
+    )  # fmt: skip
+    assert conclude([0.01], **one)[0] == ONE_SYSTEM
 
 
 def test_clip_at_the_minimum_of_speech_is_assessed():
@@ -179,7 +222,7 @@ def test_thresholds_are_those_of_the_top_system_at_the_amount_of_speech():
         for llr, expected in ((threshold - 0.01, FAMILY), (threshold + 0.01, ONE_SYSTEM)):
             cosines = [llr / 10, -1.0, -1.0]
             low = np.full((2, 3), -9.0)
-            got = conclude(cosines, seconds=seconds, system_threshold=thresholds, family_threshold=low)
+            got = conclude(cosines, seconds=seconds, system_threshold=score(thresholds), family_threshold=low)
             assert got[0] == expected, (seconds, llr)
 
 

@@ -14,7 +14,8 @@ from makermark.tracing.calibration import (
     family_names,
     interpolate,
     measure_false_accepts,
-    neighbour_cosines,
+    naming_scores,
+    unknown_threshold,
 )
 from makermark.tracing.gallery import TRAINED, Gallery
 
@@ -220,22 +221,31 @@ def test_llrs_are_limited_to_the_range():
 # Thresholds
 
 
+def naming_by_definition(clips, centroids):
+    """Naming scores (N, S) in loops; all systems are training systems and there is no human speech."""
+    scores = []
+    for embedding in clips.embeddings.astype(float):
+        cosines = [float(embedding @ centroid) for centroid in centroids]
+        rivals = [max(cosines[:i] + cosines[i + 1 :]) for i in range(len(cosines))]
+        scores.append([own + 0.75 * (own - rival) for own, rival in zip(cosines, rivals, strict=True)])
+    return np.array(scores)
+
+
 def worked_thresholds(clips, *, families=None, known=None, rate, coverage=0.5):
-    """Return (calibration, LLRs (N, S) of dev) for a gallery of a and b."""
+    """Return (calibration, naming scores (N, S) of dev) for a gallery of a and b."""
     known = known or gallery(families)
     fitted = calibrate_gallery(
         known, ScoreCalibrator(clips, gallery(families), prior=0.5, seed=0),
         false_accept_rate=rate, coverage=coverage,
     )  # fmt: skip
-    llrs = fitted.offset[0] + fitted.slope[0] * (clips.embeddings @ fitted.centroids.T)
-    return fitted, llrs
+    return fitted, naming_by_definition(clips, fitted.centroids)
 
 
-def test_system_threshold_is_the_top_llr_of_unknown_systems_that_the_rate_allows():
-    """Of 5 clips of u, a rate of 0.2 lets one be named: the threshold is their second largest top LLR."""
+def test_system_threshold_is_the_top_score_of_unknown_systems_that_the_rate_allows():
+    """Of 5 clips of u, a rate of 0.2 lets one be named: the threshold is their second largest top score."""
     clips = dev()
-    fitted, llrs = worked_thresholds(clips, rate=0.2)
-    top = np.sort(llrs[clips.systems == "u"].max(axis=1))
+    fitted, scores = worked_thresholds(clips, rate=0.2)
+    top = np.sort(scores[clips.systems == "u"].max(axis=1))
     np.testing.assert_allclose(fitted.system_threshold, [[top[-2]] * 2])
     np.testing.assert_allclose(fitted.family_threshold, [[top[-2]] * 2])
     assert fitted.thresholds_from == "unseen"
@@ -250,35 +260,87 @@ def near_gallery():
     return Gallery(clips, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), "0" * 64)
 
 
-def test_neighbours_are_the_nearest_training_systems():
-    centroids = near_gallery().centroids()
-    everything, without_n = np.array([True, True, True]), np.array([True, True, False])
-    np.testing.assert_allclose(neighbour_cosines(centroids, everything), [cosine(20), cosine(70), cosine(20)])
+def test_naming_score_worked_by_hand():
+    """The cosine plus 0.75 of its lead over the nearest rival: b for a, and a or human speech for b."""
+    cosines, human = np.array([[0.9, 0.5, 0.8], [0.2, 0.6, 0.7]]), np.array([0.1, 0.4])
+    everything, without_last = np.array([True, True, True]), np.array([True, True, False])
     np.testing.assert_allclose(
-        neighbour_cosines(centroids, without_n), [0, 0, cosine(20)], atol=1e-6
-    )  # n is enrolled
-    np.testing.assert_array_equal(neighbour_cosines(centroids[:1], np.array([True])), [0])
+        naming_scores(cosines, human, everything),
+        [
+            [0.9 + 0.75 * 0.1, 0.5 - 0.75 * 0.4, 0.8 - 0.75 * 0.1],
+            [0.2 - 0.75 * 0.5, 0.6 - 0.75 * 0.1, 0.7 + 0.075],
+        ],
+    )
+    np.testing.assert_allclose(  # the last system is enrolled, and no rival of the others
+        naming_scores(cosines, human, without_last),
+        [
+            [0.9 + 0.75 * 0.4, 0.5 - 0.75 * 0.4, 0.8 - 0.75 * 0.1],
+            [0.2 - 0.75 * 0.4, 0.6 + 0.75 * 0.2, 0.7 + 0.075],
+        ],
+    )
+
+
+def test_naming_score_without_a_rival_uses_the_smallest_cosine():
+    one = naming_scores(np.array([[0.5]]), np.array([-1.0]), np.array([True]))
+    np.testing.assert_allclose(one, [[0.5 + 0.75 * 1.5]])
+    left_out = naming_scores(np.array([[-np.inf, 0.5]]), np.array([-1.0]), np.array([True, True]))
+    np.testing.assert_allclose(left_out, [[-np.inf, 0.5 + 0.75 * 1.5]])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
-def test_a_system_with_a_near_neighbour_needs_a_higher_llr(rate):
-    """Thresholds differ by half of the difference of the neighbours' cosines, on the scale of LLRs.
-
-    Unknown clips are then named as often as the rate allows, and no more often: those above the threshold of their
-    top-scoring system are counted.
-    """
+def test_a_clip_between_two_systems_needs_a_higher_cosine(rate):
+    """n lies beside a. Unknown clips are named as often as the rate allows, and no more often."""
     clips = joined(dev(), clip_set(entries_of("n", [18, 22, 25])))
     known = near_gallery()
     fitted = calibrate_gallery(
         known, ScoreCalibrator(clips, known, prior=0.5, seed=0), false_accept_rate=rate, coverage=0.5
     )
-    llrs = fitted.offset[0] + fitted.slope[0] * (clips.embeddings @ fitted.centroids.T)
-    of_a, of_b, of_n = fitted.system_threshold[0]
-    assert of_a == pytest.approx(of_n)
-    assert of_a - of_b == pytest.approx(0.5 * fitted.slope[0, 0] * (cosine(20) - cosine(70)))
-    unknown = llrs[clips.systems == "u"]
-    named = unknown.max(axis=1) > fitted.system_threshold[0, unknown.argmax(axis=1)]
-    assert named.sum() == rate * 5
+    scores = naming_by_definition(clips, fitted.centroids)
+    assert len(set(fitted.system_threshold[0])) == 1
+    unknown = scores[clips.systems == "u"]
+    assert (unknown.max(axis=1) > fitted.system_threshold[0, 0]).sum() == rate * 5
+    exact, between = naming_by_definition(clip_set(entries_of("a", [90, 10])), fitted.centroids)
+    assert exact.max() - between.max() > 1.75 * (1 - cosine(10))  # the lead is smaller as well
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_threshold_holds_for_unknown_systems_that_are_left_out(rate):
+    """With many unknown systems, the largest share is taken that names no more clips of a left-out system."""
+    rng = np.random.default_rng(5)
+    systems = np.repeat([f"s{number:02}" for number in range(12)], 6)
+    scores = np.repeat(rng.normal(size=12), 6) + 0.1 * rng.normal(size=72)  # clips of a system are alike
+    expected = scores.max()
+    for allowed in range(int(rate * 72) + 1):
+        shares = []
+        for name in sorted(set(systems)):
+            others = np.sort(scores[systems != name])
+            threshold = others[-1 - int(len(others) * allowed / 72 + 1e-9)]
+            shares.append((scores[systems == name] > threshold).mean())
+        if np.mean(shares) <= rate:
+            expected = min(expected, np.sort(scores)[-1 - allowed])
+    threshold = unknown_threshold(scores, systems, rate=rate)
+    assert threshold == expected
+    assert threshold >= np.sort(scores)[-1 - int(rate * 72)]
+
+
+def test_threshold_of_few_unknown_systems_is_a_quantile():
+    scores, systems = np.arange(18.0), np.repeat(list("abcdefghi"), 2)
+    assert unknown_threshold(scores, systems, rate=0.12) == 15
+    assert unknown_threshold(scores, systems, rate=0.0) == 17
+
+
+def test_llr_of_a_known_system_is_fitted_to_the_excess_over_the_threshold():
+    """Known clips with their own system in the gallery, and unknown ones, at the prior of the calibration."""
+    clips = dev()
+    fitted, _ = worked_thresholds(clips, rate=0.2)
+    excess = naming_by_definition(clips, np.eye(2)).max(axis=1) - fitted.system_threshold[0, 0]
+    expected = fit_calibration(excess, clips.systems != "u", prior=0.5)
+    assert (fitted.known_offset[0], fitted.known_slope[0]) == pytest.approx(tuple(expected), rel=1e-4)
+    llrs = fitted.known_llrs(np.array([0.0, 0.1, 1e6]), np.full(3, 0.5))
+    top = np.log(13)  # the largest LLR that 12 clips support
+    np.testing.assert_allclose(
+        llrs, [expected.offset, expected.offset + 0.1 * expected.slope, top], rtol=1e-4
+    )
 
 
 def two_unseen(families):
@@ -292,9 +354,9 @@ def test_family_threshold_is_that_of_unknown_families():
     """u is close to a, which its family explains: only v, of another family, counts for naming a family."""
     families = {"a": "F", "b": "G", "u": "F", "v": "H"}
     clips = two_unseen(families)
-    fitted, llrs = worked_thresholds(clips, families=families, rate=0.25)
-    of_v = np.sort(llrs[clips.systems == "v"].max(axis=1))
-    of_all = np.sort(llrs[np.isin(clips.systems, ["u", "v"])].max(axis=1))
+    fitted, scores = worked_thresholds(clips, families=families, rate=0.25)
+    of_v = np.sort(scores[clips.systems == "v"].max(axis=1))
+    of_all = np.sort(scores[np.isin(clips.systems, ["u", "v"])].max(axis=1))
     np.testing.assert_allclose(fitted.family_threshold, [[of_v[-2]] * 2])
     np.testing.assert_allclose(fitted.system_threshold, [[of_all[-3]] * 2])
     assert fitted.system_threshold[0, 0] > fitted.family_threshold[0, 0]
@@ -304,9 +366,9 @@ def test_system_threshold_is_never_below_the_family_threshold():
     """Naming a system names its family: here unknown families come closer than the other unknown systems."""
     families = {"a": "F", "b": "G", "u": "H", "v": "F"}
     clips = two_unseen(families)  # u, of family H, is the close one
-    fitted, llrs = worked_thresholds(clips, families=families, rate=0.25)
-    of_u = np.sort(llrs[clips.systems == "u"].max(axis=1))
-    of_both = np.sort(llrs[np.isin(clips.systems, ["u", "v"])].max(axis=1))
+    fitted, scores = worked_thresholds(clips, families=families, rate=0.25)
+    of_u = np.sort(scores[clips.systems == "u"].max(axis=1))
+    of_both = np.sort(scores[np.isin(clips.systems, ["u", "v"])].max(axis=1))
     assert of_u[-2] > of_both[-3]
     np.testing.assert_allclose(fitted.family_threshold, [[of_u[-2]] * 2])
     np.testing.assert_allclose(fitted.system_threshold, [[of_u[-2]] * 2])
@@ -322,8 +384,10 @@ def test_without_unseen_systems_each_system_is_left_out_in_turn():
     """Every clip counts, against the systems that did not make it."""
     clips = dev()
     seen = clips.select(clips.systems != "u")
-    fitted, llrs = worked_thresholds(seen, rate=0.15)
-    others = np.where(seen.systems == "a", llrs[:, 1], llrs[:, 0])
+    fitted, _ = worked_thresholds(seen, rate=0.15)
+    cosines = seen.embeddings.astype(float)
+    cosines = np.where(seen.systems == "a", cosines[:, 1], cosines[:, 0])
+    others = cosines + 0.75 * (cosines + 1)  # the only other system has no rival: the smallest cosine
     np.testing.assert_allclose(fitted.system_threshold, [[np.sort(others)[-2]] * 2])
     assert fitted.thresholds_from == "left_out"
 
@@ -331,7 +395,8 @@ def test_without_unseen_systems_each_system_is_left_out_in_turn():
 def test_margin_is_the_conformal_margin_of_known_systems():
     """Of 7 clips of a and b at 50 % coverage, the fourth smallest distance below the top LLR: ceil(8 * 0.5)."""
     clips = dev()
-    fitted, llrs = worked_thresholds(clips, rate=0.2, coverage=0.5)
+    fitted, _ = worked_thresholds(clips, rate=0.2, coverage=0.5)
+    llrs = fitted.offset[0] + fitted.slope[0] * (clips.embeddings @ fitted.centroids.T)
     known = clips.systems != "u"
     own = np.where(clips.systems == "a", llrs[:, 0], llrs[:, 1])[known]
     distances = np.sort(llrs[known].max(axis=1) - own)
@@ -354,13 +419,15 @@ def test_enrolment_does_not_change_the_thresholds_of_training_systems():
     before = calibrate_gallery(gallery(), calibrator(clips), **settings)
     after = calibrate_gallery(enrolled(gallery()), calibrator(clips), **settings)
     assert after.systems == ["a", "b", "neu"]
+    for name in ("known_offset", "known_slope"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     for name in ("system_threshold", "family_threshold", "offset", "slope"):
         np.testing.assert_array_equal(getattr(after, name)[:, :2], getattr(before, name))
     cut = clips.of_length(1.0)
     fit = calibrator(clips).enrolled_systems(2)[0]
-    top = np.sort(
-        fit.offset + fit.slope * (cut.embeddings @ after.centroids[2])[np.isin(cut.systems, ["u", "v"])]
-    )
+    unknown = cut.embeddings[np.isin(cut.systems, ["u", "v"])].astype(float)
+    own = unknown @ after.centroids[2]
+    top = np.sort(own + 0.75 * (own - unknown.max(axis=1)))
     np.testing.assert_allclose(after.system_threshold[:, 2], [top[-2]])
     assert (after.offset[0, 2], after.slope[0, 2]) == fit
 

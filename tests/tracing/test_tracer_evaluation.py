@@ -46,6 +46,7 @@ def decisions(conclusions, names, *, llrs=None, posteriors=None, unknown=None):
     count = len(conclusions)
     return Decisions(
         llrs=np.zeros((count, 2)) if llrs is None else np.asarray(llrs, dtype=float),
+        naming_scores=np.zeros((count, 2)),
         posteriors=np.zeros((count, 2)) if posteriors is None else np.asarray(posteriors),
         posterior_unknown=np.zeros(count) if unknown is None else np.asarray(unknown),
         in_set=np.zeros((count, 2), dtype=bool),
@@ -101,6 +102,7 @@ def given_clips():
     ]
     whole = Decisions(
         llrs=llrs,
+        naming_scores=np.zeros((count, 3)),
         posteriors=posteriors[:, :3],
         posterior_unknown=posteriors[:, 3],
         in_set=rng.random((count, 3)) < 0.5,
@@ -113,7 +115,8 @@ def given_clips():
         rows = (speech - 0.5).astype(int)
         assert len(embeddings) == len(rows)
         return Decisions(
-            whole.llrs[rows], whole.posteriors[rows], whole.posterior_unknown[rows], whole.in_set[rows],
+            whole.llrs[rows], whole.naming_scores[rows], whole.posteriors[rows],
+            whole.posterior_unknown[rows], whole.in_set[rows],
             *([values[row] for row in rows] for values in (whole.conclusions, whole.names, whole.reasons)),
         )  # fmt: skip
 

@@ -18,14 +18,13 @@ from makermark.foundation.params import Params
 from makermark.foundation.progress import track
 from makermark.models.checkpoint import load_checkpoint
 from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet, TracerBundle, TracerSettings
-from makermark.tracing.calibration import ScoreCalibrator
+from makermark.tracing.calibration import HUMAN_SPEECH, ScoreCalibrator
 from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
 from makermark.tracing.tracer import Tracer
 from makermark.tracing.voice_activity import speech_seconds_of_clips
 
 BATCH_CLIPS = 64  # clips that are embedded together
-HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system
 CLIPS_PER_SPEAKER = 2  # of bona fide speech, at each length
 
 

@@ -29,6 +29,7 @@ from makermark.foundation.files import atomic_folder, read_arrow, read_json, wri
 from makermark.tracing.gallery import Gallery, check_same_model, read_gallery, write_gallery
 
 FORMAT = 1
+DECISION_RULE = "margin"  # on which the stored metrics on test depend; another value if the rule changes
 COLUMNS = ("system", "family", "seconds", "speech_seconds", "sources")
 REGISTERED_MODEL_FOLDER = Path("artifacts/models")  # in a model that `makermark register` wrote
 MODEL_URI = re.compile(r"(runs|models):/.")
@@ -121,7 +122,8 @@ class TracerSettings:
 class TracerBundle:
     """The gallery of the training systems, dev's clips and the settings.
 
-    - test_metrics: metrics of the tracer on test by clip length; empty in a bundle of an earlier version
+    - test_metrics: metrics of the tracer on test by clip length; empty in a bundle of an earlier version and of another
+      decision rule
     - bonafide: clips of human speech, of dev's speakers; None without such speech and in a bundle of an earlier version
     """
 
@@ -141,6 +143,7 @@ def write_bundle(folder: Path, bundle: TracerBundle) -> None:
             _write_clips(draft / "bonafide.arrow", bundle.bonafide)
         content = {
             "format": FORMAT,
+            "decision_rule": DECISION_RULE,
             "model_sha256": bundle.gallery.model_sha256,
             "settings": asdict(bundle.settings),
             "test": dict(bundle.test_metrics),
@@ -206,7 +209,7 @@ def read_bundle(folder: Path, *, model_sha256: str, dim: int) -> TracerBundle:
         read_gallery(folder / "gallery.arrow", model_sha256=model_sha256, dim=dim),
         _read_clips(folder / "dev.arrow", dim=dim),
         TracerSettings(**content["settings"]),
-        content.get("test", {}),
+        content.get("test", {}) if content.get("decision_rule") == DECISION_RULE else {},
         _read_clips(bonafide, dim=dim) if bonafide.exists() else None,
     )
 

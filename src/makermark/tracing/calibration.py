@@ -5,8 +5,8 @@ amount of speech. It is not stored: it is fitted from the gallery and dev's clip
 can never be out of date after an enrolment.
 
 The alternative to a system of the gallery is the reference population: dev's clips of other systems and, if there is
-bona fide speech, clips of people, whom no system made. Both are non-target trials of the fits and unknown clips of the
-thresholds.
+bona fide speech, clips of people, whom no system made. Both are non-target trials of the fits; each of them bounds
+the thresholds. The thresholds apply to a score of its own (`naming_scores`), which is no LLR.
 
 Legend of axes: N clips, L lengths, S systems, D dimensions, G groups of systems.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from makermark.foundation.arrays import BoolArray, FloatArray, IntArray, StrArray
+from makermark.foundation.arrays import BoolArray, FloatArray, IntArray, RealArray, StrArray
 from makermark.foundation.embeddings import l2_normalise
 from makermark.foundation.errors import CalibrationError
 from makermark.scoring.calibration import (
@@ -33,7 +33,10 @@ from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
 from makermark.tracing.gallery import TRAINED, Gallery
 
 SIMULATED_ENROLMENTS = 5  # of each unseen system of dev
-NEIGHBOUR_WEIGHT = 0.5  # chosen on dev from 0.25, 0.5 and 0.75
+MARGIN_WEIGHT = 0.75  # of the lead over the nearest rival; chosen on dev from 0.25, 0.5 and 0.75
+NO_RIVAL = -1.0  # cosine of a rival that does not exist: the smallest cosine
+MIN_LEFT_OUT_SYSTEMS = 10  # unknown systems of dev from which on leaving one out says something about others
+HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system
 
 
 class ScoreCalibrator:
@@ -43,6 +46,7 @@ class ScoreCalibrator:
 
     - dev: all clips of dev
     - bonafide: clips of human speech of the same lengths; None without
+    - prior: weight of target trials in the fits
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class ScoreCalibrator:
 
         Raises CalibrationError if dev has no clip of a training system, or if dev and train have one system in total.
         """
-        self.dev, self.bonafide, self._prior, self._seed = dev, bonafide, prior, seed
+        self.dev, self.bonafide, self.prior, self._seed = dev, bonafide, prior, seed
         self._systems = np.array(training_gallery.systems, dtype=str)
         self._centroids = training_gallery.centroids()
         self._enrolled: dict[int, list[AffineCalibration] | None] = {}
@@ -81,13 +85,40 @@ class ScoreCalibrator:
         return [clips.join(self.bonafide.of_length(seconds)) for clips, seconds in lengths]
 
     @cached_property
+    def human_centroid(self) -> FloatArray | None:
+        """Mean embedding of human speech of all lengths, scaled to unit length, (D,); None without such speech."""
+        if self.bonafide is None:
+            return None
+        return np.asarray(l2_normalise(self.bonafide.embeddings.mean(axis=0, dtype=np.float64)[None])[0])
+
+    @cached_property
+    def human_cosines_by_length(self) -> list[FloatArray]:
+        """Cosines (N,) of the population at each length with human speech, (L,); NO_RIVAL without such speech.
+
+        A clip of human speech is compared with the mean of the clips without a common utterance.
+        """
+        if self.bonafide is None or self.human_centroid is None:
+            return [np.full(len(clips.systems), NO_RIVAL) for clips in self.population_by_length]
+        cosines = []
+        for clips in self.population_by_length:
+            values = clips.embeddings @ self.human_centroid
+            human = np.flatnonzero(clips.systems == HUMAN_SPEECH)
+            disjoint = ~clips.select(clips.systems == HUMAN_SPEECH).shares_utterance(self.bonafide)
+            for clip, others in zip(human, disjoint, strict=True):
+                if others.any():
+                    centroid = l2_normalise(self.bonafide.embeddings[others].mean(axis=0, keepdims=True))[0]
+                    values[clip] = clips.embeddings[clip] @ centroid
+            cosines.append(np.asarray(values, dtype=np.float64))
+        return cosines
+
+    @cached_property
     def training_systems(self) -> list[AffineCalibration]:
         """Calibrations for training systems, (L,): all clips of the population against all training systems."""
         fits = []
         for clips in self.population_by_length:
             cosines = clips.embeddings @ self._centroids.T
             target = clips.systems[:, None] == self._systems
-            fits.append(fit_calibration(cosines.ravel(), target.ravel(), prior=self._prior))
+            fits.append(fit_calibration(cosines.ravel(), target.ravel(), prior=self.prior))
         return fits
 
     def enrolled_systems(self, num_clips: int) -> list[AffineCalibration]:
@@ -122,7 +153,7 @@ class ScoreCalibrator:
             target = np.concatenate(targets)
             if not target.any() or target.all():
                 return None
-            fits.append(fit_calibration(np.concatenate(scores), target, prior=self._prior))
+            fits.append(fit_calibration(np.concatenate(scores), target, prior=self.prior))
         return fits
 
     @cached_property
@@ -138,7 +169,7 @@ class ScoreCalibrator:
                 raise CalibrationError(
                     "dev needs pairs of clips of one system and of two systems; comparison cannot be calibrated"
                 )
-            fits.append(fit_calibration(cosines, same_system, prior=self._prior))
+            fits.append(fit_calibration(cosines, same_system, prior=self.prior))
         return fits
 
     @cached_property
@@ -191,10 +222,12 @@ class GalleryCalibration:
     - systems, families, centroids (S,), (S,), (S, D): of the gallery; a system without a family is its own family
     - speech_seconds (L,): median amount of speech in dev's clips of each length
     - offset, slope (L, S): LLR of a system against any other = offset + slope * cosine to the centroid of the system
-    - system_threshold, family_threshold (L, S): minimum top LLR, per top-scoring system, for naming that system or its
-      family
-    - allowance (L, S): what the thresholds of a system contain for its nearest training system, see
-      `neighbour_cosines`; thresholds minus allowance are equal for all training systems
+    - trained (S,): whether a system is one in training
+    - human_centroid (D,): of human speech; None without such speech
+    - system_threshold, family_threshold (L, S): naming score (`naming_scores`) that the top-scoring system must exceed
+      for naming that system or its family; equal for all training systems
+    - known_offset, known_slope (L,): LLR of a clip of a known system against one of the reference population = offset
+      + slope * (naming score of the top-scoring system - its system threshold)
     - margin (L,): conformal margin below the top LLR within which a system is a candidate
     - min_llr, max_llr: range of LLRs that the number of dev's clips supports
     - thresholds_from: `unseen` (systems of dev that are not in the gallery), or `left_out` (dev has none: each system
@@ -207,9 +240,12 @@ class GalleryCalibration:
     speech_seconds: FloatArray
     offset: FloatArray
     slope: FloatArray
+    trained: BoolArray
+    human_centroid: FloatArray | None
     system_threshold: FloatArray
     family_threshold: FloatArray
-    allowance: FloatArray
+    known_offset: FloatArray
+    known_slope: FloatArray
     margin: FloatArray
     min_llr: float
     max_llr: float
@@ -225,6 +261,17 @@ class GalleryCalibration:
         llrs: FloatArray = offset + self.interpolate(self.slope, speech_seconds) * cosines
         return llrs
 
+    def human_cosines(self, embeddings: RealArray) -> FloatArray:
+        """Return the cosines (N,) of embeddings (N, D) of unit length with human speech; NO_RIVAL without it."""
+        if self.human_centroid is None:
+            return np.full(len(embeddings), NO_RIVAL)
+        return np.asarray(embeddings @ self.human_centroid, dtype=np.float64)
+
+    def known_llrs(self, excess: FloatArray, speech_seconds: FloatArray) -> FloatArray:
+        """Return the LLRs (N,) of a known system against none, limited; `excess` (N,) is over the system threshold."""
+        offset = self.interpolate(self.known_offset, speech_seconds)
+        return self.limit(offset + self.interpolate(self.known_slope, speech_seconds) * excess)
+
     def limit(self, llrs: FloatArray) -> FloatArray:
         """Return the LLRs limited to the range that dev supports."""
         return np.clip(llrs, self.min_llr, self.max_llr)
@@ -235,9 +282,9 @@ def calibrate_gallery(
 ) -> GalleryCalibration:
     """Compute the calibration of a gallery; its training systems must be those of `calibrator`.
 
-    `false_accept_rate` is the largest share of dev's clips of unknown systems that may be named: the thresholds are
-    quantiles on dev and promise nothing about other unknown systems (`measure_false_accepts`). `coverage` is the
-    share of clips whose true system is in the conformal candidate set.
+    `false_accept_rate` is the largest share of dev's clips of unknown systems, and of clips of people, that may exceed
+    a threshold (`unknown_threshold`). That promises nothing about other unknown systems (`measure_false_accepts`).
+    `coverage` is the share of clips whose true system is in the conformal candidate set.
     """
     summary, names = gallery.summary, np.array(gallery.systems, dtype=str)
     centroids, families = gallery.centroids(), family_names(summary)
@@ -249,23 +296,24 @@ def calibrate_gallery(
     trained = (summary["origin"] == TRAINED).to_numpy()
     # Training systems form one group and each enrolled system another: an enrolment does not change other thresholds.
     groups = np.where(trained, 0, np.cumsum(~trained))
-    allowance = NEIGHBOUR_WEIGHT * slope * neighbour_cosines(centroids, trained)  # (L, S)
     has_unseen = bool((~np.isin(calibrator.dev.systems, names)).any())
     thresholds = [
         _fit_thresholds(
             clips,
-            offset[length] + slope[length] * (clips.embeddings @ centroids.T),
+            cosines,
+            calibrator.human_cosines_by_length[length],
+            offset[length] + slope[length] * cosines,
             names,
             families,
             groups=groups,
-            allowance=allowance[length],
+            prior=calibrator.prior,
             has_unseen=has_unseen,
             false_accept_rate=false_accept_rate,
             coverage=coverage,
         )
         for length, clips in enumerate(calibrator.population_by_length)
+        for cosines in [np.asarray(clips.embeddings @ centroids.T)]
     ]
-    system_threshold, family_threshold, margin = zip(*thresholds, strict=True)
     min_llr, max_llr = calibrator.llr_range
     return GalleryCalibration(
         systems=gallery.systems,
@@ -274,40 +322,81 @@ def calibrate_gallery(
         speech_seconds=calibrator.speech_seconds,
         offset=offset,
         slope=slope,
-        system_threshold=np.array(system_threshold),
-        family_threshold=np.array(family_threshold),
-        allowance=allowance,
-        margin=np.array(margin),
+        trained=trained,
+        human_centroid=calibrator.human_centroid,
+        system_threshold=np.array([part.system for part in thresholds]),
+        family_threshold=np.array([part.family for part in thresholds]),
+        known_offset=np.array([part.known.offset for part in thresholds]),
+        known_slope=np.array([part.known.slope for part in thresholds]),
+        margin=np.array([part.margin for part in thresholds]),
         min_llr=min_llr,
         max_llr=max_llr,
         thresholds_from="unseen" if has_unseen else "left_out",
     )
 
 
-def neighbour_cosines(centroids: FloatArray, trained: BoolArray) -> FloatArray:
-    """Return the largest cosine (S,) of each centroid (S, D) with that of another system in training; 0 without one.
+def naming_scores(cosines: FloatArray, human_cosines: FloatArray, trained: BoolArray) -> FloatArray:
+    """Return the naming score (N, S) of each clip and system, which the thresholds for naming apply to.
 
-    Where two systems in training are similar, an unknown one that resembles both is likely too. A threshold that
-    rises with this cosine lets systems without such neighbours be named at lower scores. It is a normalisation by a
-    cohort, as the Z-norm of speaker recognition (Auckenthaler et al. 2000), with one impostor for each system.
-    Enrolled systems have no part in the cohort: an enrolment does not change the thresholds of others.
+    It is the cosine of the clip to the system plus MARGIN_WEIGHT times its lead over the nearest rival: the largest
+    cosine to another training system, or that to human speech. A clip of an unknown system lies between known ones
+    more often than a clip of a known system does. The rivals are the cohort of a score normalisation, as in the T-norm
+    of speaker recognition (Auckenthaler et al. 2000), with the nearest rival in place of the mean.
+
+    - cosines (N, S): to the centroids; -inf for a system that is left out
+    - human_cosines (N,): to the centroid of human speech; NO_RIVAL without such speech
+    - trained (S,): systems in training; enrolled systems are no rivals, so that an enrolment does not change the scores
+      of others
     """
-    cosines = np.where(trained, centroids @ centroids.T, -np.inf)
-    np.fill_diagonal(cosines, -np.inf)
-    nearest = cosines.max(axis=1)
-    return np.where(np.isfinite(nearest), nearest, 0.0)
+    rivals = np.where(trained, cosines, NO_RIVAL)
+    first = rivals.argmax(axis=1)
+    is_first = np.arange(rivals.shape[1]) == first[:, None]
+    largest = rivals.max(axis=1, keepdims=True)
+    second = np.where(is_first, NO_RIVAL, rivals).max(axis=1, keepdims=True)
+    nearest = np.maximum(np.where(is_first, second, largest), human_cosines[:, None])
+    nearest = np.maximum(nearest, NO_RIVAL)
+    return np.asarray(cosines + MARGIN_WEIGHT * (cosines - nearest))
+
+
+def left_out_rate(scores: FloatArray, systems: StrArray, *, rate: float) -> float:
+    """Return the share of a system's clips above the threshold of the other systems, mean over the systems."""
+    return float(np.mean(_left_out_shares(scores, systems, rate=rate)))
+
+
+def _left_out_shares(scores: FloatArray, systems: StrArray, *, rate: float) -> list[float]:
+    return [
+        float(np.mean(scores[systems == name] > accept_threshold(scores[systems != name], rate=rate)))
+        for name in np.unique(systems)
+    ]
+
+
+def unknown_threshold(scores: FloatArray, systems: StrArray, *, rate: float) -> float:
+    """Return the lowest threshold that names at most a share `rate` of clips of unknown `systems` (N,).
+
+    At most this share of the scores (N,) exceeds it. With MIN_LEFT_OUT_SYSTEMS systems or more, in addition: if one
+    system is left out and the threshold set in the same way, at most this share of its clips exceeds it, on average
+    over the systems. Raises ValueError without scores, and for a rate outside [0, 1).
+    """
+    threshold = accept_threshold(scores, rate=rate)
+    if len(np.unique(systems)) < MIN_LEFT_OUT_SYSTEMS:
+        return threshold
+    for allowed in range(int(np.sum(scores > threshold)), 0, -1):
+        share = allowed / len(scores)
+        if left_out_rate(scores, systems, rate=share) <= rate:
+            return accept_threshold(scores, rate=share)
+    return float(np.max(scores))
 
 
 @dataclass(frozen=True)
 class FalseAccepts:
     """How well the clips of unknown systems in dev determine a threshold, at one length; rates in percent.
 
-    The threshold is a quantile of these clips' top LLRs, minus the allowance of their system, so it meets the
-    false-accept rate on them by construction.
+    The threshold is a quantile of these clips' top naming scores (`unknown_threshold`), so it meets the false-accept
+    rate on them by construction.
 
     - clips, systems: number of clips of unknown systems and of these systems
-    - interval: 95 % interval of the rate on new clips, if all clips were independent: Beta(k + 1, N - k), the
-      distribution of the probability above the (k + 1)-th largest of N values
+    - interval: 95 % interval of the rate on new clips, if all clips were independent: Beta(k + 1, N - k) with k clips
+      above the threshold, the distribution of the probability above the (k + 1)-th largest of N values
     - left_out_mean, left_out_max: share of a system's clips above the threshold that the other systems give, mean and
       maximum over the systems; None for a single system
     """
@@ -319,17 +408,14 @@ class FalseAccepts:
     left_out_max: float | None
 
 
-def measure_false_accepts(top_llrs: FloatArray, systems: StrArray, *, rate: float) -> FalseAccepts:
-    """Return what the top LLRs (N,), minus allowances, of clips of unknown `systems` (N,) say about a threshold."""
-    allowed = int(np.floor(rate * len(top_llrs) + 1e-9))
-    quantile = beta(allowed + 1, len(top_llrs) - allowed).ppf
+def measure_false_accepts(scores: FloatArray, systems: StrArray, *, rate: float) -> FalseAccepts:
+    """Return what the top naming scores (N,) of clips of unknown `systems` (N,) say about a threshold."""
+    allowed = int(np.sum(scores > unknown_threshold(scores, systems, rate=rate)))
+    quantile = beta(allowed + 1, len(scores) - allowed).ppf
     names = np.unique(systems)
-    left_out = [
-        np.mean(top_llrs[systems == name] > accept_threshold(top_llrs[systems != name], rate=rate))
-        for name in (names if len(names) > 1 else ())
-    ]
+    left_out = _left_out_shares(scores, systems, rate=allowed / len(scores)) if len(names) > 1 else []
     return FalseAccepts(
-        clips=len(top_llrs),
+        clips=len(scores),
         systems=len(names),
         interval=(100 * float(quantile(0.025)), 100 * float(quantile(0.975))),
         left_out_mean=100 * float(np.mean(left_out)) if left_out else None,
@@ -337,53 +423,76 @@ def measure_false_accepts(top_llrs: FloatArray, systems: StrArray, *, rate: floa
     )
 
 
+@dataclass(frozen=True)
+class _LengthThresholds:
+    """Thresholds at one length; the fields are rows of those of GalleryCalibration."""
+
+    system: FloatArray
+    family: FloatArray
+    known: AffineCalibration
+    margin: float
+
+
 def _fit_thresholds(
     clips: ClipSet,
+    cosines: FloatArray,
+    human_cosines: FloatArray,
     llrs: FloatArray,
     names: StrArray,
     families: StrArray,
     *,
     groups: IntArray,
-    allowance: FloatArray,
     has_unseen: bool,
+    prior: float,
     false_accept_rate: float,
     coverage: float,
-) -> tuple[FloatArray, FloatArray, float]:
-    """Return system_threshold (S,), family_threshold (S,) and margin from the LLRs (N, S) of dev at one length.
+) -> _LengthThresholds:
+    """Return the thresholds from the cosines and LLRs (N, S) of the population at one length.
 
-    Both thresholds are the `allowance` (S,) plus a quantile that the systems of a group share.
+    The systems of a group share their thresholds. Clips of unknown systems and clips of people each give a threshold;
+    the larger one counts, so that neither population is named more often than the rate.
     """
     target = clips.systems[:, None] == names
-    seen = target.any(axis=1)
-    unknown = ~seen if has_unseen else np.ones(len(target), dtype=bool)
+    seen, human = target.any(axis=1), clips.systems == HUMAN_SPEECH
+    unknown = ~seen & ~human if has_unseen else ~human
     unknown_family = unknown & ~np.isin(family_names(clips.rows.set_index("system")), families)
-    nontarget_llrs = np.where(target, -np.inf, llrs)
-    top_by_group = [
-        top_minus_allowance(nontarget_llrs[:, groups == group], allowance[groups == group])
-        for group in range(groups.max() + 1)
-    ]
-    system_threshold = np.array(
-        [accept_threshold(top[unknown], rate=false_accept_rate) for top in top_by_group]
-    )
-    family_threshold = system_threshold
+    trained = groups == 0
+    scores = naming_scores(np.where(target, -np.inf, cosines), human_cosines, trained)
+
+    def fit(population: BoolArray) -> FloatArray:
+        """Return the threshold of each group for clips of the population and of people."""
+        thresholds = []
+        for group in range(groups.max() + 1):
+            top = scores[:, groups == group].max(axis=1)
+            parts = [part for part in (population, human) if part.any()]
+            thresholds.append(
+                max(
+                    unknown_threshold(top[part], clips.systems[part], rate=false_accept_rate)
+                    for part in parts
+                )
+            )
+        return np.array(thresholds)
+
+    system = fit(unknown)
+    family = system
     if unknown_family.any():  # naming a system names its family: both need the family threshold
-        family_threshold = np.array(
-            [accept_threshold(top[unknown_family], rate=false_accept_rate) for top in top_by_group]
-        )
-        system_threshold = np.maximum(system_threshold, family_threshold)
+        family = fit(unknown_family)
+        system = np.maximum(system, family)
+    own_scores = naming_scores(cosines, human_cosines, trained)
+    excess = [
+        part[:, trained].max(axis=1) - system[0] for part in (own_scores[seen], scores[unknown | human])
+    ]
+    is_known = np.repeat([True, False], [len(part) for part in excess])
+    known = (
+        fit_calibration(np.concatenate(excess), is_known, prior=prior)
+        if seen.any()
+        else AffineCalibration(offset=0.0, slope=0.0)
+    )
     target_llr = np.where(target, llrs, -np.inf).max(axis=1)
     below_top = (llrs.max(axis=1) - target_llr)[seen]
-    return (
-        system_threshold[groups] + allowance,
-        family_threshold[groups] + allowance,
-        conformal_margin(below_top, coverage=coverage),
+    return _LengthThresholds(
+        system[groups], family[groups], known, conformal_margin(below_top, coverage=coverage)
     )
-
-
-def top_minus_allowance(llrs: FloatArray, allowance: FloatArray) -> FloatArray:
-    """Return the largest of the LLRs (N, S) of each clip, minus the allowance (S,) of its system, (N,)."""
-    top = llrs.argmax(axis=1)
-    return np.asarray(llrs[np.arange(len(llrs)), top] - allowance[top])
 
 
 def family_names(table: pd.DataFrame) -> StrArray:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import expit, logit, softmax
 
 from makermark.foundation.arrays import BoolArray, FloatArray
-from makermark.tracing.calibration import GalleryCalibration
+from makermark.tracing.calibration import GalleryCalibration, naming_scores
 
 Conclusion = Literal["one system", "a family", "unknown system", "too little speech to say"]
 
@@ -141,12 +141,14 @@ class Decisions:
     """Decisions on N clips.
 
     - llrs, posteriors (N, S): natural logarithm; probabilities at the stated prior
+    - naming_scores (N, S): what the thresholds for naming apply to
     - posterior_unknown (N,): probability of no system of the gallery
     - in_set (N, S): conformal candidate sets
     - conclusions, names, reasons (N,): a name is empty where no system or family is named
     """
 
     llrs: FloatArray
+    naming_scores: FloatArray
     posteriors: FloatArray
     posterior_unknown: FloatArray
     in_set: BoolArray
@@ -159,30 +161,34 @@ def decide(
     cosines: FloatArray,
     speech_seconds: FloatArray,
     *,
+    human_cosines: FloatArray,
     calibration: GalleryCalibration,
     prior_known: float,
     min_speech_seconds: float,
 ) -> Decisions:
-    """Decide on clips by their cosines (N, S) to the centroids of the systems.
+    """Decide on clips by their cosines (N, S) to the centroids of the systems and (N,) to that of human speech.
 
-    The candidates are the systems whose LLR lies within the conformal margin of the top LLR. Rules, in this order:
+    The candidates are the systems whose LLR lies within the conformal margin of the top LLR. The naming score is that
+    of the system with the top LLR (`calibration.naming_scores`); it is no LLR. Rules, in this order:
 
     1. Too little speech: no conclusion.
     2. Unknown system, if the candidates together are not more probable than an unknown system at the stated prior.
-    3. One system, if the top LLR exceeds the system threshold and there is one candidate.
-    4. A family, if the top LLR exceeds the family threshold and all candidates belong to one family.
+    3. One system, if the naming score exceeds the system threshold and there is one candidate.
+    4. A family, if the naming score exceeds the family threshold and all candidates belong to one family.
     5. Unknown system otherwise.
     """
     llrs = calibration.llrs(cosines, speech_seconds)
     top_llr, top_system = llrs.max(axis=1), llrs.argmax(axis=1)
-    posteriors, posterior_unknown = compute_posteriors(
-        llrs, max_llr=calibration.max_llr, prior_known=prior_known
-    )
     in_set = llrs >= (top_llr - calibration.interpolate(calibration.margin, speech_seconds))[:, None]
     clips = np.arange(len(llrs))
     system_threshold, family_threshold = (
         calibration.interpolate(values, speech_seconds)[clips, top_system]
         for values in (calibration.system_threshold, calibration.family_threshold)
+    )
+    scores = naming_scores(cosines, human_cosines, calibration.trained)
+    top_score = scores[clips, top_system]
+    posteriors, posterior_unknown = compute_posteriors(
+        llrs, calibration.known_llrs(top_score - system_threshold, speech_seconds), prior_known=prior_known
     )
     candidates_probable = np.where(in_set, posteriors, 0).sum(axis=1) > posterior_unknown
     conclusions, names, reasons = [], [], []
@@ -191,31 +197,28 @@ def decide(
         conclusion, name, reason = _conclude(
             [calibration.systems[member] for member in members],
             sorted({calibration.families[member] for member in members}),
-            above_system_threshold=bool(top_llr[clip] > system_threshold[clip]),
-            above_family_threshold=bool(top_llr[clip] > family_threshold[clip]),
+            above_system_threshold=bool(top_score[clip] > system_threshold[clip]),
+            above_family_threshold=bool(top_score[clip] > family_threshold[clip]),
             candidates_probable=bool(candidates_probable[clip]),
             enough_speech=bool(speech_seconds[clip] >= min_speech_seconds),
         )
         conclusions.append(conclusion)
         names.append(name)
         reasons.append(reason)
-    return Decisions(llrs, posteriors, posterior_unknown, in_set, conclusions, names, reasons)
+    return Decisions(llrs, scores, posteriors, posterior_unknown, in_set, conclusions, names, reasons)
 
 
 def compute_posteriors(
-    llrs: FloatArray, *, max_llr: float, prior_known: float
+    llrs: FloatArray, known_llrs: FloatArray, *, prior_known: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the posteriors of the systems (N, S) and of an unknown system (N,); they sum to 1.
 
-    Each LLR is read as a system against an unknown system. If the top LLR of a clip exceeds `max_llr`, all its LLRs are
-    lowered by the excess. The systems of the gallery share `prior_known` equally.
+    The posterior odds of a known system, whichever it is, are the prior odds times exp(known_llrs) (N,). The LLRs
+    (N, S) divide this probability among the systems, which have equal prior probabilities.
     """
-    excess = np.maximum(llrs.max(axis=1, keepdims=True) - max_llr, 0)
-    known = llrs - excess + np.log(prior_known / llrs.shape[1])
-    unknown = np.full((len(llrs), 1), np.log1p(-prior_known))
-    log_joint = np.concatenate([known, unknown], axis=1)
-    posteriors = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
-    return posteriors[:, :-1], posteriors[:, -1]
+    log_odds = known_llrs + logit(prior_known)
+    known = expit(log_odds)[:, None] * softmax(llrs, axis=1)
+    return np.asarray(known), np.asarray(expit(-log_odds))
 
 
 def _conclude(
@@ -235,12 +238,16 @@ def _conclude(
     if above_threshold and not candidates_probable:
         return UNKNOWN, "", "an unknown system is more probable than the candidates, at the stated prior"
     if above_system_threshold and len(candidates) == 1:
-        return ONE_SYSTEM, candidates[0], "top LLR exceeds the system threshold; there is no other candidate"
+        return (
+            ONE_SYSTEM,
+            candidates[0],
+            "naming score exceeds the system threshold; there is no other candidate",
+        )
     if above_family_threshold and len(families) == 1:
         if above_system_threshold:
             return FAMILY, families[0], f"LLRs do not separate the candidates of this family: {listed}"
-        return FAMILY, families[0], "top LLR exceeds the family threshold but not the system threshold"
+        return FAMILY, families[0], "naming score exceeds the family threshold but not the system threshold"
     if above_threshold:
         return UNKNOWN, "", f"LLRs do not separate candidates of several families: {listed}"
-    below = "top LLR is below the rejection threshold: no system of the gallery can be named"
+    below = "naming score is below the threshold: no system of the gallery can be named"
     return UNKNOWN, "", f"{below}; the only candidate is {listed}" if len(candidates) == 1 else below

@@ -263,9 +263,11 @@ class Tracer:
 
     def decide(self, embeddings: Float32Array, speech_seconds: FloatArray) -> Decisions:
         """Decide on clips with embeddings (N, D) and `speech_seconds` (N,) of speech."""
+        embeddings = l2_normalise(embeddings)
         return decide(
-            np.asarray(l2_normalise(embeddings) @ self.calibration.centroids.T),
+            np.asarray(embeddings @ self.calibration.centroids.T),
             speech_seconds,
+            human_cosines=self.calibration.human_cosines(embeddings),
             calibration=self.calibration,
             prior_known=self.settings.prior_known,
             min_speech_seconds=self.settings.min_speech_seconds,

@@ -11,7 +11,7 @@ import numpy as np
 from makermark.foundation.embeddings import l2_normalise
 from makermark.tracing import Tracer
 from makermark.tracing.bundle import ClipSet
-from makermark.tracing.calibration import FalseAccepts, measure_false_accepts, top_minus_allowance
+from makermark.tracing.calibration import MARGIN_WEIGHT, FalseAccepts, measure_false_accepts
 from makermark.tracing.decision import Conclusion, Decisions
 from makermark.tracing.evaluation import OUTCOMES, classify_outcomes
 from makermark.tracing.extractor import ClipEmbedding
@@ -60,8 +60,8 @@ class Sensitivity:
     Thresholds are cosines: every conclusion compares cosines with them, while likelihood ratios are limited to the
     range that dev supports, which a threshold may exceed.
 
-    - threshold: cosine above which the top-scoring system can be named at this amount of speech; None if no cosine can
-      be given
+    - threshold: cosine above which the top-scoring system can be named at this amount of speech, if the cosine to its
+      nearest rival is as it is
     - false_accepts: how well dev determines that threshold; None if dev has no unknown systems
     - runner_up_threshold: cosine from which the runner-up is a candidate too; -inf if it always is
     - critical_prior: the prior at which the conclusion changes; None if no prior changes it
@@ -71,7 +71,7 @@ class Sensitivity:
     best: str
     runner_up: str
     best_cosine: float
-    threshold: float | None
+    threshold: float
     false_accepts: FalseAccepts | None
     runner_up_cosine: float | None
     runner_up_threshold: float | None
@@ -86,7 +86,8 @@ class Sensitivity:
 def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
     """Return the sensitivity of the conclusion on a clip; every conclusion is recomputed with `Tracer.decide`."""
     speech = np.array([clip.speech_s])
-    llrs = _decide(tracer, clip).llrs[0]
+    decisions = _decide(tracer, clip)
+    llrs = decisions.llrs[0]
     order = np.argsort(-llrs, kind="stable")
     systems, calibration, settings = tracer.gallery.systems, tracer.calibration, tracer.settings
     cosines = np.asarray(l2_normalise(clip.embedding[None]) @ calibration.centroids.T)[0]
@@ -100,12 +101,14 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
         """Return the cosine at which a system has an LLR; None if its LLR does not rise with the cosine."""
         return float((llr - offset[index]) / slope[index]) if slope[index] > 0 and not np.isnan(llr) else None
 
+    # With the rival as it is, a step of the cosine changes the naming score by 1 + MARGIN_WEIGHT of it.
+    missing = float(thresholds[order[0]] - decisions.naming_scores[0, order[0]])
     best, runner_up = int(order[0]), int(order[1]) if len(order) > 1 else None
     return Sensitivity(
         best=systems[best],
         runner_up=systems[runner_up] if runner_up is not None else "",
         best_cosine=float(cosines[best]),
-        threshold=to_cosine(float(thresholds[best]), best),
+        threshold=float(cosines[best]) + missing / (1 + MARGIN_WEIGHT),
         false_accepts=_false_accepts(tracer, best, clip.speech_s),
         runner_up_cosine=float(cosines[runner_up]) if runner_up is not None else None,
         runner_up_threshold=to_cosine(float(llrs[best]) - margin, runner_up)
@@ -126,20 +129,20 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
 def _false_accepts(tracer: Tracer, best: int, speech_s: float) -> FalseAccepts | None:
     """Return how well the clips of the nearest length determine the threshold of the system with number `best`.
 
-    Training systems share one threshold, apart from their allowances. Human speech counts as one unknown system.
+    Training systems share one threshold. Human speech has a threshold of its own and is not counted.
     Returns None if there are no clips of unknown systems.
     """
     known_seconds = tracer.calibration.speech_seconds
     nearest = int(np.abs(np.log(known_seconds / max(speech_s, 1e-3))).argmin())
-    clips = tracer.population_by_length[nearest]
+    clips = tracer.dev_by_length[nearest]
     unknown = clips.select(~np.isin(clips.systems, tracer.gallery.systems))
     if not len(unknown.systems):
         return None
     decisions = tracer.decide(unknown.embeddings, unknown.speech_seconds)
     trained = (tracer.gallery.summary["origin"] == TRAINED).to_numpy()
     group = trained if trained[best] else np.arange(len(trained)) == best
-    top_llrs = top_minus_allowance(decisions.llrs[:, group], tracer.calibration.allowance[nearest][group])
-    return measure_false_accepts(top_llrs, unknown.systems, rate=tracer.settings.false_accept_rate)
+    top_scores = decisions.naming_scores[:, group].max(axis=1)
+    return measure_false_accepts(top_scores, unknown.systems, rate=tracer.settings.false_accept_rate)
 
 
 def find_critical_prior(tracer: Tracer, clip: ClipEmbedding) -> float | None:

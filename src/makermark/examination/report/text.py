@@ -79,25 +79,24 @@ def describe_top_ratio(report: ReportData) -> str:
 def describe_threshold(report: ReportData) -> str:
     """Return the threshold for naming the top-scoring system, and what it promises, as sentences."""
     sensitivity, rate = report.sensitivity, 100 * report.settings["false_accept_rate"]
-    if sensitivity.threshold is None:
-        text = f"this tracer gives no cosine above which {sensitivity.best} can be named."
-    else:
-        text = (
-            f"to be named with this amount of speech, {sensitivity.best} needs a cosine above "
-            f"{sensitivity.threshold:.3f}; the clip has {sensitivity.best_cosine:.3f}."
-        )
+    text = (
+        f"to be named with this amount of speech, {sensitivity.best} needs a cosine above {sensitivity.threshold:.3f}, "
+        f"if the other cosines are as they are; the clip has {sensitivity.best_cosine:.3f}."
+    )
     rates = sensitivity.false_accepts
     if rates is None:
         return (
             f"{text} The threshold is a quantile on dev: at most {rate:g} % of dev’s clips exceed it when their own "
             "system is left out of the gallery. Dev has no unknown systems, so nothing is known about them."
         )
+    people = f", nor more than {rate:g} % of the clips of human speech" if report.human_clips else ""
     clips = f"{rates.clips} clip{'s' if rates.clips != 1 else ''}"
     systems = f"{rates.systems} unknown system{'s' if rates.systems != 1 else ''}"
     text += (
-        f" The threshold is a quantile on dev: at most {rate:g} % of the {clips} by {systems} exceed it there. It does "
-        f"not promise this rate for other systems. With {clips}, the rate may be {rates.interval[0]:.1f} to "
-        f"{rates.interval[1]:.1f} % (95 % interval for independent clips; clips of one system are not independent)."
+        f" The threshold is a quantile on dev: at most {rate:g} % of the {clips} by {systems} exceed it there"
+        f"{people}. It does not promise this rate for other systems. With {clips}, the rate may be "
+        f"{rates.interval[0]:.1f} to {rates.interval[1]:.1f} % (95 % interval for "
+        f"independent clips; clips of one system are not independent)."
     )
     if rates.left_out_mean is not None:
         text += (
