@@ -400,7 +400,7 @@ def test_killed_run_of_the_full_protocol_continues_without_a_package(tmp_path, h
     hide_packages("pyworld-prebuilt", *slow)
     rows = build(target, protocol="full", **settings).rows
     systems = set(rows["system"])
-    assert "pico+codec2-700" in systems
+    assert "pico+codec2-1300" in systems
     assert not any("world" in system or "mlsa" in system for system in systems)
     expected = read_protocol("full").select_engines(settings["engines"]).select_installed()
     assert systems == {system.name for system in expected.systems}
