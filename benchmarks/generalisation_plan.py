@@ -34,7 +34,9 @@ GENERATOR_KINDS = {  # by family
     "StyleTTS2": "neural",
 }  # fmt: skip
 MAKER_KINDS = {  # by vocoder; "own": the classical generators' own, which resynthesise no other speech
-    **dict.fromkeys(("griffin-lim", "griffin-lim-linear", "griffin-lim-short"), "DSP vocoder"),
+    **dict.fromkeys(
+        ("griffin-lim", "griffin-lim-22k", "griffin-lim-linear", "griffin-lim-short"), "DSP vocoder"
+    ),
     **dict.fromkeys(("world", "world-coded", "mlsa", "straight"), "DSP vocoder"),
     **dict.fromkeys(("codec2-3200", "codec2-1300", "codec2-700"), "codec"),
     **dict.fromkeys(("mb-melgan", "hifigan-universal", "hifigan-lj", "hifigan-16k"), "neural vocoder"),
