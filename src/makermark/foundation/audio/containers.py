@@ -109,12 +109,12 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     data = data_size(file, size)
     if signature is None or (data and data.stated == data.present):
         return [(0, size)]
-    found, position, tail = {0}, 0, b""
-    while (block := file.read(SEARCH_BYTES)) and len(found) < MAX_CHUNKS:
-        found |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
+    offsets, position, tail = {0}, 0, b""
+    while (block := file.read(SEARCH_BYTES)) and len(offsets) < MAX_CHUNKS:
+        offsets |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
         position += len(block)
         tail = (tail + block)[-SIGNATURE_BYTES:]
-    starts = sorted(found)
+    starts = sorted(offsets)
     file.seek(0)
     return list(zip(starts, [*starts[1:], size], strict=True))
 
