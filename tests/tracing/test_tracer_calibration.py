@@ -406,11 +406,11 @@ def test_margin_is_the_conformal_margin_of_known_systems():
     np.testing.assert_allclose(fitted.margin, [distances[6]])
 
 
-def enrolled(known):
+def enrolled(known, *, name="neu"):
     """A gallery with one more system at 200 degrees."""
     angle = np.radians(200)
     embedding = np.array([[np.cos(angle), np.sin(angle)]] * 2, dtype=np.float32)
-    return known.with_system("neu", embedding, ["1.wav", "2.wav"])
+    return known.with_system(name, embedding, ["1.wav", "2.wav"])
 
 
 def test_enrolment_does_not_change_the_thresholds_of_training_systems():
@@ -430,6 +430,29 @@ def test_enrolment_does_not_change_the_thresholds_of_training_systems():
     top = np.sort(own + 0.75 * (own - unknown.max(axis=1)))
     np.testing.assert_allclose(after.system_threshold[:, 2], [top[-2]])
     assert (after.offset[0, 2], after.slope[0, 2]) == fit
+
+
+def test_clips_of_an_enrolled_system_of_dev_are_not_known_to_the_training_systems():
+    """With u enrolled, the fit is that on a dev without u: u is neither a training system nor unknown."""
+    settings = {"false_accept_rate": 0.2, "coverage": 0.5}
+    unknown = clip_set(entries_of("v", [40, 65, 120]))
+    u = enrolled(gallery(), name="u")
+    without_u = dev().select(dev().systems != "u")
+    after = calibrate_gallery(u, calibrator(joined(dev(), unknown)), **settings)
+    expected = calibrate_gallery(gallery(), calibrator(joined(without_u, unknown)), **settings)
+    assert expected.known_slope[0] > 0
+    np.testing.assert_allclose(after.known_offset, expected.known_offset)
+    np.testing.assert_allclose(after.known_slope, expected.known_slope)
+
+
+def test_the_only_training_system_has_no_clip_to_compare_with_if_all_others_are_enrolled():
+    settings = {"false_accept_rate": 0.2, "coverage": 0.5}
+    only = Gallery(gallery().clips.iloc[:1], np.eye(2, dtype=np.float32)[:1], "0" * 64)
+    clips = dev().select(dev().systems != "b")
+    scores = ScoreCalibrator(clips, only, prior=0.5, seed=0)
+    fitted = calibrate_gallery(enrolled(only, name="u"), scores, **settings)
+    assert np.isfinite(fitted.known_offset).all()
+    assert np.isfinite(fitted.known_slope).all()
 
 
 def test_calibration_holds_the_gallery_and_the_llrs_of_its_fit():

@@ -95,7 +95,8 @@ class ScoreCalibrator:
     def human_cosines_by_length(self) -> list[FloatArray]:
         """Cosines (N,) of the population at each length with human speech, (L,); NO_RIVAL without such speech.
 
-        A clip of human speech is compared with the mean of the clips without a common utterance.
+        A clip of human speech is compared with the mean of the clips without a common utterance, if there are any.
+        Other utterances of its speaker are among them.
         """
         if self.bonafide is None or self.human_centroid is None:
             return [np.full(len(clips.systems), NO_RIVAL) for clips in self.population_by_length]
@@ -227,7 +228,7 @@ class GalleryCalibration:
     - system_threshold, family_threshold (L, S): naming score (`naming_scores`) that the top-scoring system must exceed
       for naming that system or its family; equal for all training systems
     - known_offset, known_slope (L,): LLR of a clip of a known system against one of the reference population = offset
-      + slope * (naming score of the top-scoring system - its system threshold)
+      + slope * (naming score of the top-scoring system - its system threshold); fitted on training systems
     - margin (L,): conformal margin below the top LLR within which a system is a candidate
     - min_llr, max_llr: range of LLRs that the number of dev's clips supports
     - thresholds_from: `unseen` (systems of dev that are not in the gallery), or `left_out` (dev has none: each system
@@ -375,7 +376,8 @@ def unknown_threshold(scores: FloatArray, systems: StrArray, *, rate: float) -> 
 
     At most this share of the scores (N,) exceeds it. With MIN_LEFT_OUT_SYSTEMS systems or more, in addition: if one
     system is left out and the threshold set in the same way, at most this share of its clips exceeds it, on average
-    over the systems. Raises ValueError without scores, and for a rate outside [0, 1).
+    over the systems, as far as the largest score allows. Raises ValueError without scores, and for a rate outside
+    [0, 1).
     """
     threshold = accept_threshold(scores, rate=rate)
     if len(np.unique(systems)) < MIN_LEFT_OUT_SYSTEMS:
@@ -480,12 +482,16 @@ def _fit_thresholds(
         system = np.maximum(system, family)
     own_scores = naming_scores(cosines, human_cosines, trained)
     excess = [
-        part[:, trained].max(axis=1) - system[0] for part in (own_scores[seen], scores[unknown | human])
+        part[:, trained].max(axis=1) - system[0]
+        for part in (own_scores[target[:, trained].any(axis=1)], scores[unknown | human])
     ]
+    excess = [
+        part[np.isfinite(part)] for part in excess
+    ]  # a clip of the only training system has no other system
     is_known = np.repeat([True, False], [len(part) for part in excess])
     known = (
         fit_calibration(np.concatenate(excess), is_known, prior=prior)
-        if seen.any()
+        if is_known.any() and not is_known.all()
         else AffineCalibration(offset=0.0, slope=0.0)
     )
     target_llr = np.where(target, llrs, -np.inf).max(axis=1)

@@ -120,11 +120,6 @@ class Tracer:
         return self._calibrator.dev_by_length
 
     @property
-    def population_by_length(self) -> list[ClipSet]:
-        """Clips of dev and of human speech on which the thresholds were fitted, one set per length."""
-        return self._calibrator.population_by_length
-
-    @property
     def human_clips(self) -> int:
         """Number of clips of human speech in the reference population at each length."""
         bonafide = self._calibrator.bonafide

@@ -73,6 +73,26 @@ def test_similarity_is_the_cosine_of_the_backbone_embedding(name):
     assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
+def test_attribution_keeps_the_frames_that_the_backbone_selects():
+    """Pauses 60 dB below the speech, in bands whose deviation in training was 5: normalised, they are 3 below."""
+    backbone, centroid, features = (
+        build_backbone("spectral-statistics"),
+        np.arange(1.0, 1 + DIM),
+        random_features(),
+    )
+    backbone.bands_norm.running_var.fill_(25.0)
+    features[20:35] -= np.float16(13.8)
+    model = SimilarityModel(backbone, centroid, front_end="fbank")
+    bands = model.normalised_bands(features)
+    embedding = backbone(torch.from_numpy(features)[None])[0].detach().numpy()
+    expected = embedding @ centroid / np.linalg.norm(embedding) / np.linalg.norm(centroid)
+    assert model(bands).item() == pytest.approx(expected, abs=1e-5)
+    paused = bands.clone()
+    paused[:, 20:35] = 0
+    assert model(torch.cat([bands, paused])).tolist() == pytest.approx([expected] * 2, abs=1e-5)
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
 @for_each_backbone
 def test_integrated_gradients_sum_to_the_difference_from_the_baseline(name):
     model = build_model(name)

@@ -197,8 +197,35 @@ def test_a_damaged_one_of_joined_recordings_is_left_out_with_a_note(tmp_path):
 def test_the_maximum_holds_for_joined_recordings_together(tmp_path):
     (tmp_path / "clip").write_bytes(3 * encode("FLAC"))
     assert len(audio.load(tmp_path / "clip", max_seconds=6.0).waveform) == 6 * RATE_HZ
-    with pytest.raises(AudioError, match="too long"):
+    with pytest.raises(AudioError, match=r"too long: 6\.0 s or more, the maximum is 5\.9 s"):
         audio.load(tmp_path / "clip", max_seconds=5.9)
+
+
+def test_a_file_of_nothing_but_headers_is_refused(tmp_path):
+    (tmp_path / "clip").write_bytes(encode("FLAC")[:42] * 2000)
+    with pytest.raises(AudioError, match="clip: more than 1000 recordings follow each other"):
+        audio.load(tmp_path / "clip")
+
+
+def test_a_recording_of_an_impossible_rate_is_left_out_with_a_note(tmp_path):
+    slow = encode("WAV", rate_hz=100)
+    recording = load(tmp_path, encode("WAV") + slow + encode("WAV"))
+    assert seconds(recording) == 4.0
+    assert (
+        recording.notes[1]
+        == "recording 2 of 3 is left out (sample rate 100 Hz: the limits are 4000 and 768000 Hz)"
+    )
+
+
+def test_what_looks_like_a_header_in_an_only_recording_does_not_split_it(tmp_path):
+    """FFmpeg writes the index of an MP4 last; its media data may contain the bytes of a file type."""
+    content = encode_with_ffmpeg("mp4", "aac")
+    start = content.index(b"mdat") + 4
+    assert start < content.index(b"moov")
+    lookalike = bytes.fromhex("0000001c") + b"ftypisom" + bytes(16)
+    patched = content[:start] + lookalike + content[start + len(lookalike) :]
+    recording = load(tmp_path, patched)
+    assert seconds(recording) == pytest.approx(2.0, abs=0.25)
 
 
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "AU"])

@@ -35,10 +35,14 @@ class SimilarityModel(nn.Module):
     input of this model are the normalised bands: 0 is the mean of a band, and a change of one cell does not rescale
     other cells. (Before the normalisation, a path from the mean to the clip would only be rescaled by it.)
 
+    If the backbone selects frames by their log energies, the selection is that of the clip whose bands were computed
+    last: changed bands do not change it.
+
     It uses a copy of the backbone, so that its hooks do not affect other users of the backbone.
     """
 
     centroid: Tensor
+    _selected: Tensor | None = None  # (1, T) bool: of the clip, if the backbone selects frames
 
     def __init__(self, backbone: Backbone, centroid: FloatArray, *, front_end: str) -> None:
         """`front_end` is the name of the front end of the backbone.
@@ -75,7 +79,9 @@ class SimilarityModel(nn.Module):
     def normalised_bands(self, features: NDArray[np.floating[Any]]) -> Tensor:
         """Return the input (1, T, F) of the first layer for features (T, F); short clips are repeated."""
         inputs: list[Tensor] = []
-        hook = self.first_layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        hooks = [self.first_layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))]
+        if self.frame_selection is not None:
+            hooks.append(self.frame_selection.register_forward_hook(self._record_selection))
         repeats = -(-self.backbone.min_frames // len(features))
         try:
             with torch.no_grad():
@@ -83,22 +89,36 @@ class SimilarityModel(nn.Module):
                     torch.from_numpy(np.tile(features, (repeats, 1))[None]).to(self.centroid.device)
                 )
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         images = inputs[0]
         return images.reshape(len(images), -1, images.shape[-1]).transpose(1, 2).clone()
 
+    @property
+    def frame_selection(self) -> nn.Module | None:
+        """The layer that selects frames by their log energies; None if the backbone reads all frames."""
+        name = self.backbone.frame_selection
+        return self.backbone.get_submodule(name) if name else None
+
+    def _record_selection(self, _: nn.Module, __: object, selected: Tensor) -> None:
+        self._selected = selected
+
     def forward(self, bands: Tensor) -> Tensor:
-        """Return the cosines (B,) of normalised bands (B, T, F)."""
+        """Return the cosines (B,) of normalised bands (B, T, F), changed or not, of the clip of `normalised_bands`."""
 
         def replace_input(_: nn.Module, args: tuple[Tensor]) -> Tensor:
             transposed = bands.transpose(1, 2).contiguous()  # (B, F, T)
             return transposed if args[0].dim() == 3 else transposed.unsqueeze(3).permute(0, 3, 1, 2)
 
-        hook = self.first_layer.register_forward_pre_hook(replace_input)
+        hooks = [self.first_layer.register_forward_pre_hook(replace_input)]
+        if self.frame_selection is not None and self._selected is not None:
+            selected = self._selected.expand(len(bands), -1)
+            hooks.append(self.frame_selection.register_forward_hook(lambda *_: selected))
         try:
             embeddings = self.backbone(bands.detach())
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return F.normalize(embeddings, dim=1) @ self.centroid
 
 

@@ -12,7 +12,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple
 
+from makermark.foundation.errors import AudioError
+
 MAX_CHUNKS = 1000  # bounds the time for a header of zeros
+MAX_RECORDINGS = 1000  # bounds the time for a file of nothing but headers
 # A program that does not know the size yet writes 0, or a number of at least this size.
 PLACEHOLDER_BYTES = 2_000_000_000
 W64_CHUNK = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the GUID of every chunk but the first
@@ -34,7 +37,7 @@ SIGNATURES = tuple(
         rb"caff\x00\x01\x00\x00desc",
         rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
         rb"(?:\.snd\x00\x00......\x00\x00\x00|dns\...\x00\x00....)[\x01-\x1b]",
-        rb"NIST_1A\s+\d{1,6}\n",
+        rb"NIST_1A\s{1,32}\d{1,6}\n",
     )
 )
 
@@ -101,7 +104,7 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     """Return start and end of every recording of a file in which whole files of one format follow each other.
 
     One recording for all other files, and for formats that are not in SIGNATURES. The position of `file` is 0 before
-    and after the call.
+    and after the call. Raises AudioError for more than MAX_RECORDINGS.
     """
     head = file.read(SIGNATURE_BYTES)
     file.seek(0)
@@ -110,8 +113,13 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     if signature is None or (data and data.stated == data.present):
         return [(0, size)]
     offsets, position, tail = {0}, 0, b""
-    while (block := file.read(SEARCH_BYTES)) and len(offsets) < MAX_CHUNKS:
+    while block := file.read(SEARCH_BYTES):
         offsets |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
+        if len(offsets) > MAX_RECORDINGS:
+            raise AudioError(
+                f"more than {MAX_RECORDINGS} recordings follow each other in the file: split it, or convert it to one "
+                "recording"
+            )
         position += len(block)
         tail = (tail + block)[-SIGNATURE_BYTES:]
     starts = sorted(offsets)

@@ -31,6 +31,7 @@ BLOCK_FRAMES = 1 << 20
 SAMPLE_RATE_RANGE_HZ = (4_000, 768_000)  # a rate outside is that of a damaged header
 MAX_SAMPLES_PER_SECOND = 2 * 48_000  # over all channels, times the maximum duration: bounds the memory
 MAX_FRAMES = 1 << 40  # of a header; a FLAC from a stream states more
+MAX_NOTES = 20  # about single recordings of a file
 STATED_TOLERANCE_S = 0.1  # encoders pad; a smaller difference to the header is no finding
 MAX_DAMAGED_SHARE = 0.5  # of the packets; above it the content is not of the format that FFmpeg detected
 SNDFILE_SUBTYPES = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # whose number of frames follows from the size
@@ -71,7 +72,13 @@ def decode(file: FileIO, size: int, *, max_seconds: float = math.inf) -> Decoded
     """
     recordings = joined_recordings(file, size)
     if len(recordings) > 1:
-        return _decode_joined(file, recordings, max_seconds)
+        try:
+            return _decode_joined(file, recordings, max_seconds)
+        except _UndecodableError as error:
+            try:  # the samples may contain what looks like a header
+                return _decode_recording(file, size, max_seconds)
+            except _UndecodableError:
+                raise error from None
     return _decode_recording(file, size, max_seconds)
 
 
@@ -80,17 +87,25 @@ def _decode_joined(file: BinaryIO, recordings: list[tuple[int, int]], max_second
     count = len(recordings)
     parts: list[Decoded] = []
     notes = [f"{count} recordings follow each other in the file, of which players may play only the first"]
+    seconds, left_out = 0.0, []
     for number, (start, end) in enumerate(recordings, start=1):
         file.seek(start)
         content = BytesIO(file.read(end - start))
-        remaining_s = max_seconds - sum(part.seconds for part in parts)
         try:
-            parts.append(_decode_recording(content, end - start, remaining_s))
+            parts.append(_decode_recording(content, end - start, max_seconds))
         except _UndecodableError as error:
-            notes.append(f"recording {number} of {count} is left out ({error})")
+            left_out.append(f"recording {number} of {count} is left out ({error})")
+            continue
+        seconds += parts[-1].seconds
+        if seconds > max_seconds:
+            file.seek(0)
+            raise AudioError(f"too long: {seconds:.1f} s or more, the maximum is {max_seconds:g} s")
     file.seek(0)
     if not parts:
-        raise AudioError(f"not audio, or damaged: none of {count} recordings in it can be decoded")
+        raise _UndecodableError(f"not audio, or damaged: none of {count} recordings in it can be decoded")
+    notes += left_out[:MAX_NOTES]
+    if len(left_out) > MAX_NOTES:
+        notes.append(f"{len(left_out) - MAX_NOTES} more recordings are left out")
     segments = [segment for part in parts for segment in part.segments]
     return Decoded(
         segments, parts[0].decoder, None, [*notes, *(note for part in parts for note in part.notes)]
@@ -269,7 +284,7 @@ def _compare_with_header(decoded: Decoded, data: DataSize | None) -> Decoded:
     if stated_s and abs(stated_s - seconds) > tolerance_s:
         note = f"its header states {stated_s:.2f} s, {seconds:.2f} s are present and used"
         return decoded._replace(notes=[note, *decoded.notes])
-    if data and data.uncounted * seconds > STATED_TOLERANCE_S * data.stated:
+    if data and not data.is_placeholder and data.uncounted * seconds > STATED_TOLERANCE_S * data.stated:
         note = f"{data.uncounted} bytes after the {seconds:.2f} s that its header states are not used"
         return decoded._replace(notes=[note, *decoded.notes])
     return decoded
@@ -344,7 +359,7 @@ def check_format(frames: int, rate_hz: int, channels: int, max_seconds: float) -
     """Raise AudioError for an implausible sample rate, and for a recording that is too long or needs much memory."""
     lowest_hz, highest_hz = SAMPLE_RATE_RANGE_HZ
     if not lowest_hz <= rate_hz <= highest_hz:
-        raise AudioError(f"sample rate {rate_hz} Hz: the limits are {lowest_hz} and {highest_hz} Hz")
+        raise _UndecodableError(f"sample rate {rate_hz} Hz: the limits are {lowest_hz} and {highest_hz} Hz")
     if frames > max_seconds * rate_hz:
         raise AudioError(f"too long: {frames / rate_hz:.1f} s or more, the maximum is {max_seconds:g} s")
     if frames * channels > max_seconds * MAX_SAMPLES_PER_SECOND:

@@ -44,6 +44,8 @@ class Backbone(nn.Module):
     uses_ssl_encoder: ClassVar[bool] = False  # the constructor takes `encoder` and the settings of `ssl:`
     # For attributions: the layer that reads the normalised bands, as (B, F, T) or (B, 1, F, T); empty: not supported.
     first_layer: ClassVar[str] = ""
+    # For attributions: the layer that selects frames of a clip by their log energies, as a mask (B, T); empty: none.
+    frame_selection: ClassVar[str] = ""
     # The last convolution before the pooling, including shortcut and activation: (B, C, F', T') or (B, C, T').
     last_convolution: ClassVar[str] = ""
 

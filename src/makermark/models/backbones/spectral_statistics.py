@@ -43,17 +43,13 @@ class SpectralStatistics(Backbone):
     front_end = "linear-fbank"
     supports_cuda_graph = True
     first_layer = "streams"
+    frame_selection = "active_frames"
     min_frames = 3  # second differences need three
 
     def __init__(self, *, dim: int, width: int, front_end: str, active_range_db: float) -> None:
         super().__init__()
         self.front_end_name(front_end=front_end)
-        if not active_range_db >= 0:
-            raise ParamsError(
-                f"backbone spectral-statistics: active_range_db is {active_range_db!r}; it must be a range in dB, or 0 "
-                "for all frames"
-            )
-        self.active_range = active_range_db / 10 * math.log(10)  # in nepers of power, as the features
+        self.active_frames = ActiveFrames(active_range_db)
         self.bands_norm = nn.BatchNorm1d(width, affine=False)
         self.streams = Streams()
         curved = max(width - 2, 0)
@@ -69,8 +65,8 @@ class SpectralStatistics(Backbone):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed log energies (B, T, F) as (B, dim), not normalised.
 
-        With `lengths` (B,), in frames, padding does not change the result. Raises ValueError for lengths in training
-        mode, and for an utterance shorter than `min_frames`.
+        With `lengths` (B,), in frames, finite padding does not change the result. Raises ValueError for lengths in
+        training mode, and for an utterance shorter than `min_frames`.
         """
         self.check_lengths(features, lengths, name="spectral-statistics")
         with torch.autocast(features.device.type, enabled=False):
@@ -90,16 +86,31 @@ class SpectralStatistics(Backbone):
             embeddings: Tensor = self.embedding_norm(self.embedding(self.statistics_norm(statistics)))
         return embeddings
 
-    def active_frames(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return a mask (B, T) bool of the frames of log energies (B, T, F) that count."""
+
+class ActiveFrames(nn.Module):
+    """The mask (B, T) bool of the frames of log energies (B, T, F) that are within a range in dB of the loudest.
+
+    0: all frames. Padding is never active. Raises ParamsError for a negative range.
+    """
+
+    def __init__(self, range_db: float) -> None:
+        super().__init__()
+        if not range_db >= 0:
+            raise ParamsError(
+                f"backbone spectral-statistics: active_range_db is {range_db!r}; it must be a range in dB, or 0 "
+                "for all frames"
+            )
+        self.range = range_db / 10 * math.log(10)  # of the natural logarithm of power, as the features
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         energy = x.mean(dim=2)
         valid = torch.ones_like(energy, dtype=torch.bool)
         if lengths is not None:
             valid = frame_mask(lengths, x.shape[1])
-        if not self.active_range:
+        if not self.range:
             return valid
         loudest = energy.masked_fill(~valid, -math.inf).amax(dim=1, keepdim=True)
-        return valid & (energy >= loudest - self.active_range)
+        return valid & (energy >= loudest - self.range)
 
 
 class Streams(nn.Module):
