@@ -3,7 +3,7 @@
 - The bytes of samples that the header of an uncompressed file states, beside the bytes that are present. Formats: WAV
   (RIFF, RIFX, RF64, BW64), AIFF, W64, CAF, AU and NIST SPHERE.
 - The streams of a chained Ogg file, one after the other (RFC 3533, section 4).
-- The recordings of a file that was made by appending whole files to each other. Formats: the above, FLAC and MP4.
+- The recordings of a file that was made by appending whole files to each other. Formats: the above, FLAC, TTA and MP4.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SIGNATURES = tuple(
         rb"fLaC[\x00\x80]\x00\x00\x22",
         rb"\x00\x00\x00.ftyp[ -~]{4}",
         rb"caff\x00\x01\x00\x00desc",
+        rb"TTA1[\x01\x02]\x00[\x01-\x08]\x00[\x08\x10\x18]\x00",
         rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
         rb"(?:\.snd\x00\x00......\x00\x00\x00|dns\...\x00\x00....)[\x01-\x1b]",
         rb"NIST_1A\s{1,32}\d{1,6}\n",
