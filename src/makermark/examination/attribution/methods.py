@@ -31,9 +31,9 @@ class SimilarityModel(nn.Module):
     """Cosine between the embedding of a clip and the centroid (D,) of a system.
 
     The backbones over filterbanks first normalise each band of a clip over its frames, so that its mean is 0;
-    spectral-statistics does so over the training frames. The
-    input of this model are the normalised bands: 0 is the mean of a band, and a change of one cell does not rescale
-    other cells. (Before the normalisation, a path from the mean to the clip would only be rescaled by it.)
+    spectral-statistics does so over the training frames. The input of this model are the normalised bands: 0 is the
+    mean of a band, and a change of one cell does not rescale other cells. (Before the normalisation, a path from the
+    mean to the clip would only be rescaled by it.)
 
     If the backbone selects frames by their log energies, the selection is that of the clip whose bands were computed
     last: changed bands do not change it.

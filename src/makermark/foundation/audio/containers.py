@@ -117,6 +117,7 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     while block := file.read(SEARCH_BYTES):
         offsets |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
         if len(offsets) > MAX_RECORDINGS:
+            file.seek(0)
             raise AudioError(
                 f"more than {MAX_RECORDINGS} recordings follow each other in the file: split it, or convert it to one "
                 "recording"

@@ -25,10 +25,10 @@ VARIANCE_OFFSET = 1e-5  # keeps the gradient of a standard deviation finite
 class SpectralStatistics(Backbone):
     """Statistics over time of the bands and of their differences, and one linear layer.
 
-    Frames count whose mean log energy is within `active_range_db` of the loudest frame's (0: all frames): pauses tell
-    the recording apart rather than the system. The log energies x of a clip, minus their mean over all bands and these
-    frames, which removes the gain, and each band normalised by its mean and variance over the training frames, give
-    the statistics
+    Frames count whose mean log energy is within `active_range_db` of the loudest frame's (0: all frames): a pause has
+    the noise of the recording rather than speech of the system. The log energies x of a clip, minus their mean over
+    all bands and these frames, which removes the gain, and each band normalised by its mean and variance over the
+    training frames, give the statistics
 
     - mean and standard deviation of x: the long-term average spectrum and how much each band varies;
     - standard deviation of the first and second differences of x over time: how smoothly frames follow one another;
