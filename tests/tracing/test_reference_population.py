@@ -14,8 +14,8 @@ from makermark.foundation.manifest import read_manifest
 from makermark.reporting.tables import describe_tracer
 from makermark.scoring.calibration import fit_calibration
 from makermark.tracing.build import CLIPS_PER_SPEAKER
-from makermark.tracing.bundle import read_bundle, write_bundle
-from makermark.tracing.calibration import HUMAN_SPEECH, calibrate_gallery
+from makermark.tracing.bundle import ClipSet, read_bundle, write_bundle
+from makermark.tracing.calibration import HUMAN_SPEECH, NO_RIVAL, calibrate_gallery
 from makermark.tracing.decision import FAMILY, LOG10, ONE_SYSTEM
 from makermark.tracing.evaluation import evaluate_bonafide
 from makermark.tracing.tracer import Tracer
@@ -64,6 +64,68 @@ def test_human_clips_have_a_threshold_of_their_own_and_leave_pairs_and_enrolment
     assert with_people.enrolled_systems(1) != without.enrolled_systems(1)
 
 
+def people(speakers, *, seconds=1.0):
+    """Clips of people at angles in degrees, by speaker: two utterances of one speaker have no common source."""
+    clips = clip_set(
+        [
+            (HUMAN_SPEECH, angle, 0.5, [f"{name}{number}"])
+            for name, angles in speakers.items()
+            for number, angle in enumerate(angles)
+        ],
+        seconds=seconds,
+    )
+    names = [name for name, angles in speakers.items() for _ in angles]
+    return ClipSet(clips.rows.assign(speaker=names), clips.embeddings)
+
+
+def mean_direction(angles):
+    return np.degrees(np.arctan2(sum(cosine(90 - angle) for angle in angles), sum(map(cosine, angles))))
+
+
+def test_human_speech_is_compared_with_other_speakers_only():
+    bonafide = people({"x": [85, 87], "y": [40], "z": [95, 100]})
+    (values,) = calibrator(bonafide=bonafide).human_cosines_by_length
+    others = {
+        85: [40, 95, 100],
+        87: [40, 95, 100],
+        40: [85, 87, 95, 100],
+        95: [85, 87, 40],
+        100: [85, 87, 40],
+    }
+    expected = [cosine(angle - mean_direction(rest)) for angle, rest in others.items()]
+    np.testing.assert_allclose(values[-5:], expected, atol=1e-6)
+    everybody = mean_direction(others)
+    np.testing.assert_allclose(
+        values[:4], [cosine(angle - everybody) for angle in (0, 10, 20, 50)], atol=1e-6
+    )
+    (alone,) = calibrator(bonafide=people({"x": [85, 87]})).human_cosines_by_length
+    assert alone[-2:].tolist() == [NO_RIVAL, NO_RIVAL]  # there is no other speaker to compare with
+
+
+def test_clips_of_a_bundle_without_speakers_are_connected_by_their_utterances():
+    clips = clip_set([(HUMAN_SPEECH, 0, 0.5, names) for names in (["u", "v"], ["w"], ["v", "x"], ["x"])])
+    speakers = clips.with_speakers().rows["speaker"]
+    assert speakers[0] == speakers[2] == speakers[3] != speakers[1]
+    named = people({"x": [85, 87]})
+    assert named.with_speakers() is named
+
+
+def test_threshold_of_human_speech_leaves_out_whole_speakers():
+    """Of 10 speakers with 5 clips each, x alone lies at b: all of its clips exceed whatever the other speakers give.
+
+    That is 10 % on average over the speakers; so a rate of 9 % needs a threshold that no clip of x exceeds, while 4 of
+    50 single clips would be allowed.
+    """
+    towards_b = [86, 88, 90, 92, 94]
+    angles = {f"s{number}": [40 + number] * 5 for number in range(9)} | {"x": towards_b}
+    fitted = calibrate_gallery(
+        gallery(), calibrator(bonafide=people(angles)), false_accept_rate=0.09, coverage=0.9
+    )
+    scores = [cosine(x - 90) + 0.75 * (cosine(x - 90) - cosine(x - 44)) for x in towards_b]
+    assert fitted.system_threshold[0, 0] == pytest.approx(max(scores), abs=1e-6)
+    assert min(scores) < max(scores) - 0.01
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A tracer whose reference population has the speech of dev's speakers."""
@@ -90,6 +152,9 @@ def test_dev_speakers_calibrate_and_test_speakers_evaluate(world):
         assert set(counts) == {CLIPS_PER_SPEAKER * speakers}
         sources = {name for text in clips.rows["sources"] for name in text.split("\n")}
         assert sources <= set(part["utterance_id"])
+        voices = dict(zip(part["utterance_id"], part["voice"], strict=True))
+        for speaker, text in zip(clips.rows["speaker"], clips.rows["sources"], strict=True):
+            assert {voices[name] for name in text.split("\n")} == {speaker}
         np.testing.assert_allclose(np.linalg.norm(clips.embeddings, axis=1), 1, rtol=1e-5)
 
 
@@ -103,6 +168,10 @@ def test_bundle_keeps_the_human_clips_and_earlier_bundles_have_none(world, tmp_p
     np.testing.assert_array_equal(
         loaded.calibration.system_threshold, world.built.tracer.calibration.system_threshold
     )
+    unnamed = ClipSet(bundle.bonafide.rows.drop(columns="speaker"), bundle.bonafide.embeddings)
+    write_bundle(tmp_path / "tracer", dataclasses.replace(bundle, bonafide=unnamed))
+    earlier = read_bundle(tmp_path / "tracer", model_sha256=bundle.gallery.model_sha256, dim=8)
+    assert earlier.bonafide.rows.equals(unnamed.rows)
     write_bundle(tmp_path / "tracer", dataclasses.replace(bundle, bonafide=None))
     assert read_bundle(tmp_path / "tracer", model_sha256=bundle.gallery.model_sha256, dim=8).bonafide is None
 
@@ -131,6 +200,17 @@ def test_report_and_results_say_whether_people_are_among_the_alternatives(world,
     assert "Human speech and systems" not in describe_top_ratio(report)
     clips = report.sensitivity.false_accepts
     assert clips.systems == 1
+    calibration, best = (
+        world.built.tracer.calibration,
+        world.built.tracer.gallery.systems.index(report.sensitivity.best),
+    )
+    length = calibration.speech_seconds.tolist().index(report.sensitivity.false_accepts_speech_s)
+    assert clips.threshold == calibration.system_threshold[length, best]
+    unknown = world.built.tracer.dev_by_length[length]
+    unknown = unknown.select(unknown.systems == "fast")
+    scores = world.built.tracer.decide(unknown.embeddings, unknown.speech_seconds).naming_scores.max(axis=1)
+    assert clips.above == np.sum(scores > clips.threshold + 1e-5)
+    assert f"{clips.above} of the {clips.clips} clips exceed it" in describe_threshold(report)
     assert f"{clips.clips} clips by 1 unknown system exceed it there" in describe_threshold(report)
     assert "nor more than 5 % of the clips of human speech" in describe_threshold(report)
     without = dataclasses.replace(report, human_clips=0)

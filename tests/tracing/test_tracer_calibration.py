@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from makermark.foundation.errors import CalibrationError
 from makermark.scoring.calibration import fit_calibration
@@ -468,26 +469,54 @@ def test_calibration_holds_the_gallery_and_the_llrs_of_its_fit():
 # How well the clips of unknown systems determine a threshold
 
 
+def false_accepts(scores, systems, *, rate):
+    """Those of clips of unknown systems alone."""
+    return measure_false_accepts(scores, systems, [np.ones(len(scores), dtype=bool)], rate=rate)
+
+
 def test_uncertainty_of_the_false_accept_rate_agrees_with_simulation():
     rng = np.random.default_rng(0)
-    systems = np.repeat(["a", "b", "c"], 20)
-    estimate = measure_false_accepts(rng.random(60), systems, rate=0.05)
+    estimate = false_accepts(rng.random(60), np.repeat(["a", "b", "c"], 20), rate=0.05)
     # the rate on new clips for thresholds from 20,000 sets of 60 uniform scores: what lies above the threshold
     rates = 100 * (1 - np.sort(rng.random((20_000, 60)), axis=1)[:, -4])
     np.testing.assert_allclose(estimate.interval, np.quantile(rates, [0.025, 0.975]), rtol=0.05)
-    assert (estimate.clips, estimate.systems) == (60, 3)
+    assert (estimate.clips, estimate.systems, estimate.above) == (60, 3, 3)
+
+
+@pytest.mark.parametrize(("of_people", "above"), [(0.995, 0), (0.985, 1), (0.955, 4)])
+def test_interval_belongs_to_the_threshold_that_people_give(of_people, above):
+    """Of 100 clips of unknown systems at 0.00 to 0.99 the quantile lets 5 pass; a clip of a person bounds higher."""
+    scores, groups = np.append(np.arange(100) / 100, of_people), np.array([*"ab" * 50, "person"])
+    human = groups == "person"
+    estimate = measure_false_accepts(scores, groups, [~human, human], rate=0.05)
+    assert (estimate.threshold, estimate.clips, estimate.above) == (of_people, 100, above)
+    exact = binomtest(above, 100).proportion_ci(0.95, method="exact")
+    assert estimate.interval == pytest.approx((100 * exact.low, 100 * exact.high))
+    of_quantile = measure_false_accepts(scores, groups, [~human], rate=0.05)
+    assert (of_quantile.threshold, of_quantile.above) == (0.94, 5)
+    assert of_quantile.interval[0] > estimate.interval[0]
 
 
 def test_left_out_systems_worked_by_hand():
     """At a rate of 0, the threshold is the largest score of the other systems; a score equal to it is not above it."""
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.4])
     systems = np.array(["a", "a", "b", "b", "c", "c"])
-    three = measure_false_accepts(scores, systems, rate=0.0)  # thresholds 0.9, 0.9 and 0.4: 0, 0 and 50 %
+    three = false_accepts(scores, systems, rate=0.0)  # thresholds 0.9, 0.9 and 0.4: 0, 0 and 50 %
     assert (three.left_out_mean, three.left_out_max) == pytest.approx((50 / 3, 50))
-    two = measure_false_accepts(scores[:4], systems[:4], rate=0.0)  # thresholds 0.4 and 0.2: 0 and 100 %
+    two = false_accepts(scores[:4], systems[:4], rate=0.0)  # thresholds 0.4 and 0.2: 0 and 100 %
     assert (two.left_out_mean, two.left_out_max) == (50, 100)
-    one = measure_false_accepts(scores[:2], systems[:2], rate=0.0)
+    one = false_accepts(scores[:2], systems[:2], rate=0.0)
     assert (one.left_out_mean, one.left_out_max) == (None, None)
+    people = np.append(
+        scores, 0.35
+    )  # thresholds with a person at 0.35: 0.9, 0.9 and 0.4; of two systems 0.4 and 0.35
+    human = np.arange(7) == 6
+    groups = np.append(systems, "person")
+    with_people = measure_false_accepts(people, groups, [~human, human], rate=0.0)
+    assert (with_people.left_out_mean, with_people.left_out_max) == pytest.approx((50 / 3, 50))
+    first = np.array([0, 1, 2, 3, 6])
+    two = measure_false_accepts(people[first], groups[first], [~human[first], human[first]], rate=0.0)
+    assert (two.left_out_mean, two.left_out_max) == (25, 50)
 
 
 # Amounts of speech

@@ -17,7 +17,13 @@ from makermark.foundation.manifest import Manifest, has_bonafide, read_bonafide_
 from makermark.foundation.params import Params
 from makermark.foundation.progress import track
 from makermark.models.checkpoint import load_checkpoint
-from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet, TracerBundle, TracerSettings
+from makermark.tracing.bundle import (
+    SPEAKER_COLUMN,
+    WHOLE_UTTERANCE,
+    ClipSet,
+    TracerBundle,
+    TracerSettings,
+)
 from makermark.tracing.calibration import HUMAN_SPEECH, ScoreCalibrator
 from makermark.tracing.extractor import ClipExtractor
 from makermark.tracing.gallery import TRAINED, Gallery, check_same_model
@@ -166,12 +172,12 @@ def sample_bonafide_clips(
     """Return whole utterances and clips of each length of the speakers of a split: CLIPS_PER_SPEAKER of each.
 
     A clip is cut as by `sample_clips`, from utterances of one speaker. All clips have HUMAN_SPEECH as their system and
-    family. Raises AudioError for an unreadable file.
+    family, and their speaker in a column of its own. Raises AudioError for an unreadable file.
     """
     rows = manifest.rows[manifest.rows["split"] == split]
-    speakers: list[tuple[str, float, float, str]] = []  # family, seconds, speech, sources
+    speakers: list[tuple[float, float, str, str]] = []  # seconds, speech, sources, speaker
     waveforms: list[Samples] = []
-    for number, (_, utterances) in enumerate(rows.groupby("voice", sort=True)):
+    for number, (speaker, utterances) in enumerate(rows.groupby("voice", sort=True)):
         audio = {
             str(row.utterance_id): extractor.read(manifest.audio_path(str(row.path)))
             for row in utterances.itertuples()
@@ -189,12 +195,13 @@ def sample_bonafide_clips(
         ]
         speech = speech_seconds_of_clips(clips, extractor.rate_hz)
         speakers += [
-            (HUMAN_SPEECH, seconds, of_clip, "\n".join(sorted(set(sources))))
+            (seconds, of_clip, "\n".join(sorted(set(sources))), str(speaker))
             for (seconds, sources, _, _), of_clip in zip(drawn, speech, strict=True)
         ]
         waveforms += clips
-    table = pd.DataFrame(speakers, columns=["family", "seconds", "speech_seconds", "sources"])
+    table = pd.DataFrame(speakers, columns=["seconds", "speech_seconds", "sources", SPEAKER_COLUMN])
     table.insert(0, "system", HUMAN_SPEECH)
+    table.insert(1, "family", HUMAN_SPEECH)
     embeddings = np.concatenate(
         [
             extractor.embed(waveforms[first : first + BATCH_CLIPS])

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_numeric_dtype
+from scipy.sparse.csgraph import connected_components
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from makermark.foundation import tracking
@@ -31,6 +32,7 @@ from makermark.tracing.gallery import Gallery, check_same_model, read_gallery, w
 FORMAT = 1
 DECISION_RULE = "margin"  # on which the stored metrics on test depend; another value if the rule changes
 COLUMNS = ("system", "family", "seconds", "speech_seconds", "sources")
+SPEAKER_COLUMN = "speaker"  # of clips of human speech
 REGISTERED_MODEL_FOLDER = Path("artifacts/models")  # in a model that `makermark register` wrote
 MODEL_URI = re.compile(r"(runs|models):/.")
 WHOLE_UTTERANCE = 0.0  # value of `seconds` for an utterance that was not cut
@@ -41,7 +43,7 @@ class ClipSet:
     """N clips, which are cut from utterances of known origin.
 
     - rows: columns system, family, seconds, speech_seconds, sources; `sources` are the utterances that a clip was cut
-      from, one per line; `seconds` is the nominal length, or WHOLE_UTTERANCE
+      from, one per line; `seconds` is the nominal length, or WHOLE_UTTERANCE; in clips of human speech also speaker
     - embeddings (N, D): of unit length
     """
 
@@ -75,6 +77,17 @@ class ClipSet:
         """Return these clips, followed by those of `other`."""
         rows = pd.concat([self.rows, other.rows], ignore_index=True)
         return ClipSet(rows, np.concatenate([self.embeddings, other.embeddings]))
+
+    def with_speakers(self) -> ClipSet:
+        """Return these clips with a column speaker.
+
+        Without that column, which bundles of earlier versions lack, clips that a chain of common utterances connects
+        are of one speaker.
+        """
+        if SPEAKER_COLUMN in self.rows:
+            return self
+        _, number = connected_components(self.shares_utterance(self), directed=False)
+        return ClipSet(self.rows.assign(**{SPEAKER_COLUMN: number.astype(str)}), self.embeddings)
 
     def shares_utterance(self, other: ClipSet) -> BoolArray:
         """Return (N, M): whether a clip and a clip of `other` (M clips) were cut from a common utterance."""
@@ -152,7 +165,7 @@ def write_bundle(folder: Path, bundle: TracerBundle) -> None:
 
 
 def _write_clips(path: Path, clips: ClipSet) -> None:
-    columns = {name: pa.array(clips.rows[name].tolist()) for name in COLUMNS}
+    columns = {str(name): pa.array(clips.rows[name].tolist()) for name in clips.rows.columns}
     columns["vector"] = matrix_column(clips.embeddings)
     write_arrow(path, pa.table(columns))
 
@@ -163,11 +176,12 @@ def _read_clips(path: Path, *, dim: int) -> ClipSet:
     Raises FilesError for a file that cannot be read, TracerError for any other Arrow file and for another `dim`.
     """
     table = read_arrow(path)
-    embeddings = read_matrix(table, "vector", path) if table.column_names == [*COLUMNS, "vector"] else None
+    names = [name for name in table.column_names if name != SPEAKER_COLUMN]
+    embeddings = read_matrix(table, "vector", path) if names == [*COLUMNS, "vector"] else None
     if embeddings is None or embeddings.shape[1] != dim:
         raise TracerError(f"{path}: not clips embedded by this model; run the calibrate stage again")
     clips = ClipSet(table.drop_columns(["vector"]).to_pandas(), embeddings)
-    texts = [table[name] for name in ("system", "sources")]
+    texts = [table[name] for name in ("system", "sources", SPEAKER_COLUMN) if name in table.column_names]
     durations = [clips.rows[name] for name in ("seconds", "speech_seconds")]
     if not (
         all(pa.types.is_string(column.type) and not column.null_count for column in texts)

@@ -6,13 +6,15 @@ can never be out of date after an enrolment.
 
 The alternative to a system of the gallery is the reference population: dev's clips of other systems and, if there is
 bona fide speech, clips of people, whom no system made. Both are non-target trials of the fits; each of them bounds
-the thresholds. The thresholds apply to a score of its own (`naming_scores`), which is no LLR.
+the thresholds. No clip is compared with speech of its own system or speaker where it stands for an unknown one. The
+thresholds apply to a score of its own (`naming_scores`), which is no LLR.
 
 Legend of axes: N clips, L lengths, S systems, D dimensions, G groups of systems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,14 +31,14 @@ from makermark.scoring.calibration import (
     conformal_margin,
     fit_calibration,
 )
-from makermark.tracing.bundle import WHOLE_UTTERANCE, ClipSet
+from makermark.tracing.bundle import SPEAKER_COLUMN, WHOLE_UTTERANCE, ClipSet
 from makermark.tracing.gallery import TRAINED, Gallery
 
 SIMULATED_ENROLMENTS = 5  # of each unseen system of dev
 MARGIN_WEIGHT = 0.75  # of the lead over the nearest rival; chosen on dev from 0.25, 0.5 and 0.75
 NO_RIVAL = -1.0  # cosine of a rival that does not exist: the smallest cosine
 MIN_LEFT_OUT_SYSTEMS = 10  # unknown systems of dev from which on leaving one out says something about others
-HUMAN_SPEECH = "human speech"  # in place of a system; all speakers are one, because none of them is a system
+HUMAN_SPEECH = "human speech"  # in place of a system
 
 
 class ScoreCalibrator:
@@ -62,7 +64,8 @@ class ScoreCalibrator:
 
         Raises CalibrationError if dev has no clip of a training system, or if dev and train have one system in total.
         """
-        self.dev, self.bonafide, self.prior, self._seed = dev, bonafide, prior, seed
+        self.dev, self.prior, self._seed = dev, prior, seed
+        self.bonafide = bonafide.with_speakers() if bonafide is not None else None
         self._systems = np.array(training_gallery.systems, dtype=str)
         self._centroids = training_gallery.centroids()
         self._enrolled: dict[int, list[AffineCalibration] | None] = {}
@@ -95,21 +98,20 @@ class ScoreCalibrator:
     def human_cosines_by_length(self) -> list[FloatArray]:
         """Cosines (N,) of the population at each length with human speech, (L,); NO_RIVAL without such speech.
 
-        A clip of human speech is compared with the mean of the clips without a common utterance, if there are any.
-        Other utterances of its speaker are among them.
+        A clip of human speech is compared with the mean of the clips of other speakers, as a clip of a new speaker will
+        be; NO_RIVAL if there is one speaker.
         """
         if self.bonafide is None or self.human_centroid is None:
             return [np.full(len(clips.systems), NO_RIVAL) for clips in self.population_by_length]
         cosines = []
         for clips in self.population_by_length:
-            values = clips.embeddings @ self.human_centroid
-            human = np.flatnonzero(clips.systems == HUMAN_SPEECH)
-            disjoint = ~clips.select(clips.systems == HUMAN_SPEECH).shares_utterance(self.bonafide)
-            for clip, others in zip(human, disjoint, strict=True):
-                if others.any():
-                    centroid = l2_normalise(self.bonafide.embeddings[others].mean(axis=0, keepdims=True))[0]
-                    values[clip] = clips.embeddings[clip] @ centroid
-            cosines.append(np.asarray(values, dtype=np.float64))
+            values = np.asarray(clips.embeddings @ self.human_centroid, dtype=np.float64)
+            human, speakers = clips.systems == HUMAN_SPEECH, origins(clips)
+            for speaker in np.unique(speakers[human]):
+                own = human & (speakers == speaker)
+                others = self.bonafide.embeddings[origins(self.bonafide) != speaker]
+                values[own] = _cosines_to_mean(clips.embeddings[own], others) if len(others) else NO_RIVAL
+            cosines.append(values)
         return cosines
 
     @cached_property
@@ -295,25 +297,19 @@ def calibrate_gallery(
     ]
     offset, slope = np.moveaxis(np.array(fits), (0, 1, 2), (2, 1, 0))  # (L, S)
     trained = (summary["origin"] == TRAINED).to_numpy()
-    # Training systems form one group and each enrolled system another: an enrolment does not change other thresholds.
-    groups = np.where(trained, 0, np.cumsum(~trained))
+    groups = threshold_groups(trained)
     has_unseen = bool((~np.isin(calibrator.dev.systems, names)).any())
     thresholds = [
         _fit_thresholds(
-            clips,
-            cosines,
-            calibrator.human_cosines_by_length[length],
-            offset[length] + slope[length] * cosines,
-            names,
-            families,
+            trials,
+            offset[length] + slope[length] * trials.cosines,
             groups=groups,
             prior=calibrator.prior,
-            has_unseen=has_unseen,
             false_accept_rate=false_accept_rate,
             coverage=coverage,
         )
-        for length, clips in enumerate(calibrator.population_by_length)
-        for cosines in [np.asarray(clips.embeddings @ centroids.T)]
+        for length in range(len(calibrator.population_by_length))
+        for trials in [_naming_trials(calibrator, length, names, families, centroids, trained)]
     ]
     min_llr, max_llr = calibrator.llr_range
     return GalleryCalibration(
@@ -334,6 +330,28 @@ def calibrate_gallery(
         max_llr=max_llr,
         thresholds_from="unseen" if has_unseen else "left_out",
     )
+
+
+def _cosines_to_mean(embeddings: RealArray, others: RealArray) -> FloatArray:
+    """Return the cosines (N,) of embeddings (N, D) of unit length with the mean of others (M, D)."""
+    centroid = l2_normalise(others.mean(axis=0, dtype=np.float64)[None])[0]
+    return np.asarray(embeddings @ centroid, dtype=np.float64)
+
+
+def origins(clips: ClipSet) -> StrArray:
+    """Return the system of each clip, or the speaker of human speech, (N,): what is left out as a whole."""
+    human = clips.systems == HUMAN_SPEECH
+    if not human.any():
+        return clips.systems
+    return np.where(human, clips.rows[SPEAKER_COLUMN].fillna("").to_numpy(dtype=str), clips.systems)
+
+
+def threshold_groups(trained: BoolArray) -> IntArray:
+    """Return the group (S,) of each system; the systems of a group share their thresholds.
+
+    Training systems form group 0 and each enrolled system another: an enrolment does not change other thresholds.
+    """
+    return np.where(trained, 0, np.cumsum(~trained))
 
 
 def naming_scores(cosines: FloatArray, human_cosines: FloatArray, trained: BoolArray) -> FloatArray:
@@ -393,36 +411,107 @@ def unknown_threshold(scores: FloatArray, systems: StrArray, *, rate: float) -> 
 class FalseAccepts:
     """How well the clips of unknown systems in dev determine a threshold, at one length; rates in percent.
 
-    The threshold is a quantile of these clips' top naming scores (`unknown_threshold`), so it meets the false-accept
-    rate on them by construction.
+    The threshold is a quantile of the top naming scores of these clips or, if that is larger, of clips of people
+    (`naming_threshold`), so it meets the false-accept rate on both by construction.
 
+    - threshold: the naming score that must be exceeded
     - clips, systems: number of clips of unknown systems and of these systems
-    - interval: 95 % interval of the rate on new clips, if all clips were independent: Beta(k + 1, N - k) with k clips
-      above the threshold, the distribution of the probability above the (k + 1)-th largest of N values
-    - left_out_mean, left_out_max: share of a system's clips above the threshold that the other systems give, mean and
+    - above: number of these clips above the threshold
+    - interval: 95 % interval of the rate on new clips, if all clips were independent. With k of N clips above the
+      threshold: Beta(k + 1, N - k), the distribution of the probability above the (k + 1)-th largest of N values, if
+      the threshold is a quantile of these clips; else that of Clopper & Pearson (1934), as other clips gave it
+    - left_out_mean, left_out_max: share of a system's clips above the threshold that the other clips give, mean and
       maximum over the systems; None for a single system
     """
 
+    threshold: float
     clips: int
     systems: int
+    above: int
     interval: tuple[float, float]
     left_out_mean: float | None
     left_out_max: float | None
 
 
-def measure_false_accepts(scores: FloatArray, systems: StrArray, *, rate: float) -> FalseAccepts:
-    """Return what the top naming scores (N,) of clips of unknown `systems` (N,) say about a threshold."""
-    allowed = int(np.sum(scores > unknown_threshold(scores, systems, rate=rate)))
-    quantile = beta(allowed + 1, len(scores) - allowed).ppf
-    names = np.unique(systems)
-    left_out = _left_out_shares(scores, systems, rate=allowed / len(scores)) if len(names) > 1 else []
+def naming_threshold(
+    scores: FloatArray, groups: StrArray, populations: Sequence[BoolArray], *, rate: float
+) -> float:
+    """Return the largest `unknown_threshold` of several populations: masks (N,) of the clips with these scores (N,).
+
+    `groups` (N,) are the systems and speakers that are left out as a whole.
+    """
+    return max(unknown_threshold(scores[part], groups[part], rate=rate) for part in populations)
+
+
+def measure_false_accepts(
+    scores: FloatArray, groups: StrArray, populations: Sequence[BoolArray], *, rate: float
+) -> FalseAccepts:
+    """Return what top naming scores (N,) say about the `naming_threshold` of the same arguments.
+
+    The first population is that of unknown systems.
+    """
+    threshold = naming_threshold(scores, groups, populations, rate=rate)
+    unknown = populations[0]
+    count, above = int(unknown.sum()), int(np.sum(scores[unknown] > threshold))
+    is_quantile = bool(np.any(scores[unknown] == threshold))
+    lower = beta(above + 1, count - above) if is_quantile else beta(above, count - above + 1)
+    names = np.unique(groups[unknown])
+    shares = [
+        float(np.mean(scores[part] > unknown_threshold(scores[part], groups[part], rate=rate)))
+        for part in populations
+    ]
+    left_out = [
+        float(np.mean(scores[own] > _threshold_without(name, scores, groups, populations, shares)))
+        for name in names
+        if len(names) > 1
+        for own in [unknown & (groups == name)]
+    ]
     return FalseAccepts(
-        clips=len(scores),
+        threshold=threshold,
+        clips=count,
         systems=len(names),
-        interval=(100 * float(quantile(0.025)), 100 * float(quantile(0.975))),
+        above=above,
+        interval=(
+            100 * float(lower.ppf(0.025)) if above or is_quantile else 0.0,
+            100 * float(beta(above + 1, count - above).ppf(0.975)),
+        ),
         left_out_mean=100 * float(np.mean(left_out)) if left_out else None,
         left_out_max=100 * float(np.max(left_out)) if left_out else None,
     )
+
+
+def _threshold_without(
+    name: str,
+    scores: FloatArray,
+    groups: StrArray,
+    populations: Sequence[BoolArray],
+    shares: Sequence[float],
+) -> float:
+    """Return the threshold without one system, above which each population has its share, as it has with the system."""
+    others = [part & (groups != name) for part in populations]
+    return max(
+        accept_threshold(scores[part], rate=share)
+        for part, share in zip(others, shares, strict=True)
+        if part.any()
+    )
+
+
+def measure_system_threshold(
+    calibration: GalleryCalibration, calibrator: ScoreCalibrator, *, system: int, length: int, rate: float
+) -> FalseAccepts | None:
+    """Return how well dev determines the system threshold of the system with number `system`, at one length of dev.
+
+    `rate` is that of the calibration. Returns None if dev has no unknown systems.
+    """
+    if calibration.thresholds_from != "unseen":
+        return None
+    names, families = np.array(calibration.systems, dtype=str), np.array(calibration.families, dtype=str)
+    trials = _naming_trials(calibrator, length, names, families, calibration.centroids, calibration.trained)
+    if not trials.unknown.any():
+        return None
+    groups = threshold_groups(calibration.trained)
+    top = trials.scores[:, groups == groups[system]].max(axis=1)
+    return measure_false_accepts(top, trials.origins, trials.system_populations, rate=rate)
 
 
 @dataclass(frozen=True)
@@ -435,55 +524,95 @@ class _LengthThresholds:
     margin: float
 
 
-def _fit_thresholds(
-    clips: ClipSet,
-    cosines: FloatArray,
-    human_cosines: FloatArray,
-    llrs: FloatArray,
+@dataclass(frozen=True)
+class _NamingTrials:
+    """The population at one length as clips of N trials against a gallery.
+
+    - cosines, target (N, S): to the centroids; whether the system made the clip
+    - scores, own_scores (N, S): naming scores without and with the system that made the clip
+    - origins (N,): `origins` of the clips
+    - unknown, unknown_family, human (N,): clips of systems outside the gallery (all clips of systems, if dev has none
+      outside), those of them whose family is outside too, and clips of people
+    """
+
+    cosines: FloatArray
+    target: BoolArray
+    scores: FloatArray
+    own_scores: FloatArray
+    origins: StrArray
+    unknown: BoolArray
+    unknown_family: BoolArray
+    human: BoolArray
+
+    @property
+    def system_populations(self) -> list[BoolArray]:
+        """Populations that bound the system threshold: naming a system names its family, so the family ones too."""
+        return [part for part in (self.unknown, self.unknown_family, self.human) if part.any()]
+
+    @property
+    def family_populations(self) -> list[BoolArray]:
+        """Populations that bound the family threshold."""
+        if not self.unknown_family.any():
+            return self.system_populations
+        return [part for part in (self.unknown_family, self.human) if part.any()]
+
+
+def _naming_trials(
+    calibrator: ScoreCalibrator,
+    length: int,
     names: StrArray,
     families: StrArray,
+    centroids: FloatArray,
+    trained: BoolArray,
+) -> _NamingTrials:
+    """Return the trials of the population at the length with number `length` against a gallery."""
+    clips = calibrator.population_by_length[length]
+    human_cosines = calibrator.human_cosines_by_length[length]
+    cosines = np.asarray(clips.embeddings @ centroids.T)
+    target = clips.systems[:, None] == names
+    human = clips.systems == HUMAN_SPEECH
+    has_unseen = bool((~np.isin(calibrator.dev.systems, names)).any())
+    unknown = ~target.any(axis=1) & ~human if has_unseen else ~human
+    return _NamingTrials(
+        cosines=cosines,
+        target=target,
+        scores=naming_scores(np.where(target, -np.inf, cosines), human_cosines, trained),
+        own_scores=naming_scores(cosines, human_cosines, trained),
+        origins=origins(clips),
+        unknown=unknown,
+        unknown_family=unknown & ~np.isin(family_names(clips.rows.set_index("system")), families),
+        human=human,
+    )
+
+
+def _fit_thresholds(
+    trials: _NamingTrials,
+    llrs: FloatArray,
     *,
     groups: IntArray,
-    has_unseen: bool,
     prior: float,
     false_accept_rate: float,
     coverage: float,
 ) -> _LengthThresholds:
-    """Return the thresholds from the cosines and LLRs (N, S) of the population at one length.
+    """Return the thresholds from the trials and LLRs (N, S) at one length.
 
     The systems of a group share their thresholds. Clips of unknown systems and clips of people each give a threshold;
     the larger one counts, so that neither population is named more often than the rate.
     """
-    target = clips.systems[:, None] == names
-    seen, human = target.any(axis=1), clips.systems == HUMAN_SPEECH
-    unknown = ~seen & ~human if has_unseen else ~human
-    unknown_family = unknown & ~np.isin(family_names(clips.rows.set_index("system")), families)
-    trained = groups == 0
-    scores = naming_scores(np.where(target, -np.inf, cosines), human_cosines, trained)
+    target, trained = trials.target, groups == 0
 
-    def fit(population: BoolArray) -> FloatArray:
-        """Return the threshold of each group for clips of the population and of people."""
-        thresholds = []
-        for group in range(groups.max() + 1):
-            top = scores[:, groups == group].max(axis=1)
-            parts = [part for part in (population, human) if part.any()]
-            thresholds.append(
-                max(
-                    unknown_threshold(top[part], clips.systems[part], rate=false_accept_rate)
-                    for part in parts
-                )
-            )
-        return np.array(thresholds)
+    def fit(populations: Sequence[BoolArray]) -> FloatArray:
+        """Return the threshold of each group."""
+        tops = [trials.scores[:, groups == group].max(axis=1) for group in range(groups.max() + 1)]
+        return np.array(
+            [naming_threshold(top, trials.origins, populations, rate=false_accept_rate) for top in tops]
+        )
 
-    system = fit(unknown)
-    family = system
-    if unknown_family.any():  # naming a system names its family: both need the family threshold
-        family = fit(unknown_family)
-        system = np.maximum(system, family)
-    own_scores = naming_scores(cosines, human_cosines, trained)
+    system, family = fit(trials.system_populations), fit(trials.family_populations)
+    seen, is_alternative = target.any(axis=1), trials.unknown | trials.human
     excess = [
         part[:, trained].max(axis=1) - system[0]
-        for part in (own_scores[target[:, trained].any(axis=1)], scores[unknown | human])
+        for part in (trials.own_scores[target[:, trained].any(axis=1)], trials.scores[is_alternative])
     ]
     excess = [
         part[np.isfinite(part)] for part in excess

@@ -19,7 +19,13 @@ from makermark.foundation.errors import AudioError, TracerError
 from makermark.models.checkpoint import load_checkpoint
 from makermark.scoring.calibration import posterior
 from makermark.tracing.bundle import ClipSet, TracerSettings, read_bundle, resolve_model_uri
-from makermark.tracing.calibration import GalleryCalibration, ScoreCalibrator, calibrate_gallery
+from makermark.tracing.calibration import (
+    FalseAccepts,
+    GalleryCalibration,
+    ScoreCalibrator,
+    calibrate_gallery,
+    measure_system_threshold,
+)
 from makermark.tracing.decision import (
     LOG10,
     ONE_SYSTEM,
@@ -124,6 +130,22 @@ class Tracer:
         """Number of clips of human speech in the reference population at each length."""
         bonafide = self._calibrator.bonafide
         return 0 if bonafide is None else len(bonafide.of_length(bonafide.lengths[0]).systems)
+
+    def measure_threshold(self, system: int, speech_s: float) -> tuple[FalseAccepts | None, float]:
+        """Return how well dev determines the threshold of the system with number `system`, and dev's amount of speech.
+
+        Both are those of the length of dev's clips that is nearest to `speech_s`. None if dev has no unknown systems.
+        """
+        known_seconds = self.calibration.speech_seconds
+        length = int(np.abs(np.log(known_seconds / max(speech_s, 1e-3))).argmin())
+        measured = measure_system_threshold(
+            self.calibration,
+            self._calibrator,
+            system=system,
+            length=length,
+            rate=self.settings.false_accept_rate,
+        )
+        return measured, float(known_seconds[length])
 
     def centroid(self, system: str) -> FloatArray:
         """Return the centroid (D,) of a system, of unit length; raises TracerError if it is not in the gallery."""

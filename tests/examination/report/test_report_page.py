@@ -88,16 +88,22 @@ def test_posteriors_are_shown_only_if_something_is_named(report_data):
     ("found", "expected"),
     [
         (
-            FalseAccepts(60, 6, (1.84, 13.91), 8.3, 40.0),
+            FalseAccepts(1.2, 60, 6, 3, (1.84, 13.91), 8.3, 40.0),
             "at most 5 % of the 60 clips by 6 unknown systems exceed it there. It does not promise this rate for other "
-            "systems. With 60 clips, the rate may be 1.8 to 13.9 %",
+            "systems. At 1.9 s of speech, the nearest length on dev, 3 of the 60 clips exceed it, so the rate may be "
+            "1.8 to 13.9 %",
         ),
         (None, "Dev has no unknown systems, so nothing is known about them."),
     ],
 )
 def test_threshold_is_described_as_a_quantile_on_dev(report_data, found, expected):
     sensitivity = dataclasses.replace(
-        report_data.sensitivity, best="slow", best_cosine=0.9, threshold=0.95, false_accepts=found
+        report_data.sensitivity,
+        best="slow",
+        best_cosine=0.9,
+        threshold=0.95,
+        false_accepts=found,
+        false_accepts_speech_s=1.9,
     )
     text = report_text.describe_threshold(dataclasses.replace(report_data, sensitivity=sensitivity))
     assert (

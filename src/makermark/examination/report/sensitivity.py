@@ -11,11 +11,10 @@ import numpy as np
 from makermark.foundation.embeddings import l2_normalise
 from makermark.tracing import Tracer
 from makermark.tracing.bundle import ClipSet
-from makermark.tracing.calibration import MARGIN_WEIGHT, FalseAccepts, measure_false_accepts
+from makermark.tracing.calibration import MARGIN_WEIGHT, FalseAccepts
 from makermark.tracing.decision import Conclusion, Decisions
 from makermark.tracing.evaluation import OUTCOMES, classify_outcomes
 from makermark.tracing.extractor import ClipEmbedding
-from makermark.tracing.gallery import TRAINED
 
 PRIORS = (0.01, 0.1, 0.5, 0.9, 0.99)
 FALSE_ACCEPT_RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -62,7 +61,8 @@ class Sensitivity:
 
     - threshold: cosine above which the top-scoring system can be named at this amount of speech, if the cosine to its
       nearest rival is as it is
-    - false_accepts: how well dev determines that threshold; None if dev has no unknown systems
+    - false_accepts, false_accepts_speech_s: how well dev determines that threshold, and the amount of speech of the
+      length of dev's clips nearest to this clip, at which it is measured; None if dev has no unknown systems
     - runner_up_threshold: cosine from which the runner-up is a candidate too; -inf if it always is
     - critical_prior: the prior at which the conclusion changes; None if no prior changes it
     - lengths, lengths_from: outcomes on `test`, or on `dev` if the tracer has no metrics on test
@@ -73,6 +73,7 @@ class Sensitivity:
     best_cosine: float
     threshold: float
     false_accepts: FalseAccepts | None
+    false_accepts_speech_s: float
     runner_up_cosine: float | None
     runner_up_threshold: float | None
     critical_prior: float | None
@@ -104,12 +105,14 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
     # With the rival as it is, a step of the cosine changes the naming score by 1 + MARGIN_WEIGHT of it.
     missing = float(thresholds[order[0]] - decisions.naming_scores[0, order[0]])
     best, runner_up = int(order[0]), int(order[1]) if len(order) > 1 else None
+    false_accepts, false_accepts_speech_s = tracer.measure_threshold(best, clip.speech_s)
     return Sensitivity(
         best=systems[best],
         runner_up=systems[runner_up] if runner_up is not None else "",
         best_cosine=float(cosines[best]),
         threshold=float(cosines[best]) + missing / (1 + MARGIN_WEIGHT),
-        false_accepts=_false_accepts(tracer, best, clip.speech_s),
+        false_accepts=false_accepts,
+        false_accepts_speech_s=false_accepts_speech_s,
         runner_up_cosine=float(cosines[runner_up]) if runner_up is not None else None,
         runner_up_threshold=to_cosine(float(llrs[best]) - margin, runner_up)
         if runner_up is not None
@@ -124,25 +127,6 @@ def analyse_sensitivity(tracer: Tracer, clip: ClipEmbedding) -> Sensitivity:
         or [_evaluate_length(tracer, clips) for clips in tracer.dev_by_length],
         lengths_from="test" if tracer.test_metrics else "dev",
     )
-
-
-def _false_accepts(tracer: Tracer, best: int, speech_s: float) -> FalseAccepts | None:
-    """Return how well the clips of the nearest length determine the threshold of the system with number `best`.
-
-    Training systems share one threshold. Human speech has a threshold of its own and is not counted.
-    Returns None if there are no clips of unknown systems.
-    """
-    known_seconds = tracer.calibration.speech_seconds
-    nearest = int(np.abs(np.log(known_seconds / max(speech_s, 1e-3))).argmin())
-    clips = tracer.dev_by_length[nearest]
-    unknown = clips.select(~np.isin(clips.systems, tracer.gallery.systems))
-    if not len(unknown.systems):
-        return None
-    decisions = tracer.decide(unknown.embeddings, unknown.speech_seconds)
-    trained = (tracer.gallery.summary["origin"] == TRAINED).to_numpy()
-    group = trained if trained[best] else np.arange(len(trained)) == best
-    top_scores = decisions.naming_scores[:, group].max(axis=1)
-    return measure_false_accepts(top_scores, unknown.systems, rate=tracer.settings.false_accept_rate)
 
 
 def find_critical_prior(tracer: Tracer, clip: ClipEmbedding) -> float | None:

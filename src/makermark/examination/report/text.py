@@ -94,9 +94,10 @@ def describe_threshold(report: ReportData) -> str:
     systems = f"{rates.systems} unknown system{'s' if rates.systems != 1 else ''}"
     text += (
         f" The threshold is a quantile on dev: at most {rate:g} % of the {clips} by {systems} exceed it there"
-        f"{people}. It does not promise this rate for other systems. With {clips}, the rate may be "
-        f"{rates.interval[0]:.1f} to {rates.interval[1]:.1f} % (95 % interval for "
-        f"independent clips; clips of one system are not independent)."
+        f"{people}. It does not promise this rate for other systems. At {sensitivity.false_accepts_speech_s:.1f} s of "
+        f"speech, the nearest length on dev, {rates.above} of the {clips} exceed it, so the rate may be "
+        f"{rates.interval[0]:.1f} to {rates.interval[1]:.1f} % (95 % interval for independent clips; clips of one "
+        f"system are not independent)."
     )
     if rates.left_out_mean is not None:
         text += (
