@@ -107,7 +107,7 @@ class ClipExtractor:
         channels = 1 if mixed.ndim == 1 else mixed.shape[1]
         notes: list[str] = []
         if mixed.ndim == 2 and mixed.size:
-            mixed = audio.mix_channels(mixed, notes)
+            mixed = audio.mix_channels(mixed, rate_hz, notes)
         if not np.isfinite(mixed).all():
             raise AudioError("samples: some values are NaN or infinite")
         if not mixed.size or mixed.min() == mixed.max():

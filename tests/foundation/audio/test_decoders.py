@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from makermark.foundation import audio
-from makermark.foundation.audio import decoders
+from makermark.foundation.audio import containers, decoders
+from makermark.foundation.audio.containers import joined_recordings, missing_end, open_slice
 from makermark.foundation.errors import AudioError
 
 av = pytest.importorskip("av")
@@ -125,6 +126,58 @@ def test_truncated_flac_is_used_as_far_as_it_decodes(share, tmp_path):
     assert "its header states 2.00 s" in recording.notes[0]
 
 
+def ended(container):
+    """Return a file with 4 s in a compressed format."""
+    codec, rate_hz, options = {
+        "ogg": ("libopus", 48000, {}),
+        "adts": ("aac", 16000, {}),
+        "webm": ("libopus", 48000, {}),
+        "live.webm": ("libopus", 48000, {"live": "1"}),  # clusters and segment of unknown size
+    }[container]
+    return encode_with_ffmpeg(container.split(".")[-1], codec, seconds=4, rate_hz=rate_hz, options=options)
+
+
+MISSING_END = {
+    "ogg": "an Ogg stream has no last page: the end of the recording may be missing",
+    "adts": "its last AAC frame is incomplete: the end of the recording is missing",
+    "webm": "its last Matroska element is incomplete: the end of the recording is missing",
+}
+
+
+@pytest.mark.parametrize("container", ["ogg", "adts", "webm", "live.webm"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 1])
+def test_a_missing_end_is_noted_where_the_container_shows_it(container, share, tmp_path):
+    content = ended(container)
+    cut = load(tmp_path, content[: round(share * len(content)) - 3])
+    assert cut.notes[-1] == MISSING_END[container.split(".")[-1]]
+    assert seconds(cut) == pytest.approx(4 * share, abs=1.1 if container == "ogg" else 0.2)  # pages of 1 s
+    assert load(tmp_path, content).notes == ()
+    assert (
+        load(tmp_path, b"ID3\x04\x00\x00\x00\x00\x00\x05tags " * (container == "adts") + content).notes == ()
+    )
+
+
+def test_a_missing_end_is_noted_for_each_of_joined_streams(tmp_path):
+    whole = ended("ogg")
+    cut = whole[: whole.rindex(b"OggS")]
+    assert missing_end(io.BytesIO(whole + whole), 2 * len(whole)) == ""
+    for content in (cut + whole, whole + cut):
+        assert missing_end(io.BytesIO(content), len(content)) == MISSING_END["ogg"]
+
+
+@pytest.mark.parametrize("container", ["ogg", "adts", "webm", "live.webm"])
+def test_no_damage_ends_the_search_for_a_missing_end(container):
+    """Whatever the damage, the walk ends, and the position is that at which it began."""
+    content, rng = ended(container), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(content[: rng.integers(4, len(content))])
+        for position in rng.integers(4, len(damaged), 3):
+            damaged[position] = rng.integers(256)
+        file = io.BytesIO(damaged)
+        assert missing_end(file, len(damaged)) in ("", *MISSING_END.values())
+        assert file.tell() == 0
+
+
 def test_flac_of_unknown_length_is_read_to_its_end(tmp_path):
     content = bytearray(encode("FLAC"))
     stream_info = 8  # bytes 13 to 17 of this block end with 36 bits for the number of samples; 0: unknown
@@ -155,16 +208,17 @@ def test_joined_files_are_decoded_to_the_end(container, codec, header, tmp_path)
 JOINED = "{} recordings follow each other in the file, of which players may play only the first"
 
 
-@pytest.mark.parametrize("container", [*SUBTYPES, "FLAC", "mp4", "tta"])
+FFMPEG_CODECS = {"mp4": "aac", "tta": "tta", "wv": "wavpack"}
+
+
+@pytest.mark.parametrize("container", [*SUBTYPES, "FLAC", *FFMPEG_CODECS])
 @pytest.mark.parametrize("seconds_before", [2, 70])  # 70: not in the first block of the search
 def test_files_of_formats_that_hold_one_recording_are_decoded_to_the_end_with_a_note(
     container, seconds_before, tmp_path
 ):
     def make(samples):
-        if container == "mp4":
-            return encode_with_ffmpeg("mp4", "aac", seconds=len(samples) / RATE_HZ)
-        if container == "tta":
-            return encode_with_ffmpeg("tta", "tta", seconds=len(samples) / RATE_HZ)
+        if container in FFMPEG_CODECS:
+            return encode_with_ffmpeg(container, FFMPEG_CODECS[container], seconds=len(samples) / RATE_HZ)
         return encode(container, samples=samples)
 
     first = np.resize(SPEECH, (seconds_before * RATE_HZ, 1))
@@ -172,8 +226,47 @@ def test_files_of_formats_that_hold_one_recording_are_decoded_to_the_end_with_a_
     assert seconds(recording) == pytest.approx(seconds_before + 2.0, abs=0.25)
     assert recording.notes == (JOINED.format(2),)
     assert audio.probe(tmp_path / "clip").duration_s == pytest.approx(seconds(recording), abs=1e-3)
-    if container not in ("mp4", "tta"):
+    if container not in FFMPEG_CODECS:
         np.testing.assert_allclose(recording.waveform[-2 * RATE_HZ :], SPEECH[:, 0], atol=1e-4)
+
+
+def test_the_blocks_of_one_wavpack_file_are_one_recording(tmp_path):
+    content = encode_with_ffmpeg("wv", "wavpack", seconds=5, channels=2)
+    assert content.count(b"wvpk") > 2
+    assert joined_recordings(io.BytesIO(content), len(content)) == [(0, len(content))]
+    twice = 2 * content
+    assert [start for start, _ in joined_recordings(io.BytesIO(twice), len(twice))] == [0, len(content)]
+    second = content.index(b"wvpk", 4)  # two blocks of the same samples, as of more than two channels
+    block = bytearray(content[:second])
+    block[25] &= ~8  # the flag of the first of them
+    four_channels = content[:second] + bytes(block) + content[second:]
+    assert len(joined_recordings(io.BytesIO(four_channels), len(four_channels))) == 1
+
+
+@pytest.mark.parametrize("container", ["FLAC", "mp4"])
+def test_an_intact_file_is_searched_once(container, tmp_path):
+    content = encode("FLAC") if container == "FLAC" else encode_with_ffmpeg("mp4", "aac")
+    path = tmp_path / "clip"
+    path.write_bytes(content)
+    for function in (audio.load, audio.probe):
+        with mock.patch.object(containers, "_search", wraps=containers._search) as search:
+            function(path)
+        assert search.call_count == (1 if container == "FLAC" else 0)  # the boxes of an MP4 state their sizes
+
+
+def test_recordings_above_2_gib_are_read_whole(tmp_path):
+    """One read of an unbuffered file returns 2 GiB - 4 KiB or less; the file is sparse."""
+    with open(tmp_path / "large", "wb+", buffering=0) as file:
+        file.truncate(2**31 + 5000)
+        file.seek(2**31 + 4000)
+        file.write(b"marker")
+        part = open_slice(file, 1000, 2**31 + 4500)
+        assert part.seek(0, io.SEEK_END) == 2**31 + 3500
+        part.seek(2**31 + 2990)
+        assert part.read() == bytes(10) + b"marker" + bytes(494)
+        assert part.read(1) == b""
+        with pytest.raises(OSError, match="before the start"):
+            part.seek(-1)
 
 
 def test_joined_streamed_wavs_are_split_at_their_headers(tmp_path):

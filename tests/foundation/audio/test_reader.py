@@ -157,6 +157,34 @@ def test_channels_that_cancel_are_found_beside_other_signals(shared, folder):
     assert np.corrcoef(np.diff(recording.waveform), np.diff(speech[:, 0]))[0, 1] ** 2 > 0.45
 
 
+@pytest.mark.parametrize("channels", [2, 3])
+def test_copies_of_one_channel_are_that_channel(channels, folder):
+    speech = np.random.default_rng(0).normal(0, 0.1, (RATE_HZ, 1)).astype(np.float32)
+    soundfile.write(folder / "a.wav", np.tile(speech, channels), RATE_HZ, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.load(folder / "a.wav").waveform, speech[:, 0])
+
+
+@pytest.mark.parametrize("inverted_s", [1.0, 2.0, 3.4])
+def test_channels_that_cancel_in_a_part_of_the_file_are_found(inverted_s, folder):
+    speech = np.random.default_rng(0).normal(0, 0.1, 4 * RATE_HZ).astype(np.float32)
+    other = 0.9 * speech
+    other[RATE_HZ // 5 : RATE_HZ // 5 + int(inverted_s * RATE_HZ)] *= -1
+    soundfile.write(folder / "a.wav", np.stack([speech, other], axis=1), RATE_HZ, subtype="FLOAT")
+    recording = audio.load(folder / "a.wav")
+    np.testing.assert_array_equal(recording.waveform, speech)
+    assert recording.notes == ("the channels cancel each other out in their mean; only channel 1 is used",)
+
+
+def test_channels_that_cancel_where_the_file_is_quiet_are_averaged(folder):
+    speech = np.random.default_rng(0).normal(0, 0.1, (4 * RATE_HZ, 1)).astype(np.float32)
+    samples = np.hstack([speech, 0.8 * speech])
+    samples[:RATE_HZ] *= np.float32([0.1, -0.1])  # 20 dB below the rest: 0.3 % of the energy
+    soundfile.write(folder / "a.wav", samples, RATE_HZ, subtype="FLOAT")
+    recording = audio.load(folder / "a.wav")
+    assert recording.notes == ()
+    np.testing.assert_allclose(recording.waveform, samples.mean(axis=1), atol=1e-7)
+
+
 def test_channels_that_share_their_speech_are_averaged(folder):
     speech = np.random.default_rng(0).normal(0, 0.1, (RATE_HZ, 1)).astype(np.float32)
     samples = np.hstack([speech, np.roll(speech, 40, axis=0), 0.3 * speech])

@@ -3,11 +3,14 @@
 - The bytes of samples that the header of an uncompressed file states, beside the bytes that are present. Formats: WAV
   (RIFF, RIFX, RF64, BW64), AIFF, W64, CAF, AU and NIST SPHERE.
 - The streams of a chained Ogg file, one after the other (RFC 3533, section 4).
-- The recordings of a file that was made by appending whole files to each other. Formats: the above, FLAC, TTA and MP4.
+- The recordings of a file that was made by appending whole files to each other. Formats: the above, FLAC, TTA, WavPack
+  and MP4.
+- Whether the end of a file is missing. Formats: Ogg, AAC in ADTS frames, Matroska and WebM.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -21,11 +24,17 @@ PLACEHOLDER_BYTES = 2_000_000_000
 W64_CHUNK = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the GUID of every chunk but the first
 UNKNOWN_64 = (1 << 64) - 1
 OGG_PAGE_BYTES = 27  # of the header of a page, before its table of segment sizes
-OGG_FIRST_PAGE = 2  # flag of the first page of a stream
+OGG_FIRST_PAGE, OGG_LAST_PAGE = 2, 4  # flags of the first and the last page of a stream
+ID3_BYTES = 10  # of the header of an ID3 block
+ADTS_BYTES = 7  # of the header of a frame
+MATROSKA_SEGMENT, MATROSKA_CLUSTER = 0x18538067, 0x1F43B675
+MAX_PARTS = 1_000_000  # frames or elements, of 10 ms or more each
 SPHERE_HEADER = re.compile(rb"NIST_1A\s+(\d{1,6})\n")
 CHUNK_NAME = re.compile(rb"[ -~]{4}")
 SEARCH_BYTES = 1 << 20
 SIGNATURE_BYTES = 64  # no signature is longer
+# Bytes whose bit 3 is set: in the flags of a WavPack block, of the first block of its samples.
+BIT_3 = b"[" + b"".join(b"\\x%02x-\\x%02x" % (low, low + 7) for low in range(8, 256, 16)) + b"]"
 # The beginning of a file, long enough that samples do not contain it by chance.
 SIGNATURES = tuple(
     re.compile(pattern, re.DOTALL)
@@ -36,6 +45,7 @@ SIGNATURES = tuple(
         rb"\x00\x00\x00.ftyp[ -~]{4}",
         rb"caff\x00\x01\x00\x00desc",
         rb"TTA1[\x01\x02]\x00[\x01-\x08]\x00[\x08\x10\x18]\x00",
+        rb"wvpk....[\x02-\x10]\x04\x00.....\x00{4}(?!\x00{4})....." + BIT_3,
         rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
         rb"(?:\.snd\x00\x00......\x00\x00\x00|dns\...\x00\x00....)[\x01-\x1b]",
         rb"NIST_1A\s{1,32}\d{1,6}\n",
@@ -61,6 +71,47 @@ class DataSize(NamedTuple):
         return not self.is_placeholder and self.present < self.stated
 
 
+class FileSlice(io.RawIOBase):
+    """The bytes `start` to `end` of a file, as a file; it moves the position of that file."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self._size, self._position = file, start, end - start, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into `buffer` and return the number of bytes, which may be smaller than its size."""
+        count = min(len(buffer), max(0, self._size - self._position))
+        self._file.seek(self._start + self._position)
+        content = self._file.read(count)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position; raises OSError before the start."""
+        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        if position < 0:
+            raise OSError(f"position {position} is before the start")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+
+def open_slice(file: BinaryIO, start: int, end: int) -> io.BufferedReader:
+    """Open the bytes `start` to `end` of a file as a file."""
+    return io.BufferedReader(FileSlice(file, start, end))
+
+
 def data_size(file: BinaryIO, size: int) -> DataSize | None:
     """Return the size of the samples of a file of `size` bytes; None for a container without such a header.
 
@@ -82,8 +133,28 @@ def ogg_streams(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     Streams that run side by side count as one. The position of `file` is 0 after the call.
     """
     starts, is_header = [0], True
+    for page in _ogg_pages(file, size):
+        is_first = bool(page.flags & OGG_FIRST_PAGE)
+        if is_first and not is_header:
+            starts.append(page.start)
+        if len(starts) == MAX_CHUNKS:
+            break
+        is_header = is_first
+    file.seek(0)
+    return list(zip(starts, [*starts[1:], size], strict=True))
+
+
+class _OggPage(NamedTuple):
+    start: int
+    end: int  # as its header states
+    flags: int
+    stream: bytes  # its serial number
+
+
+def _ogg_pages(file: BinaryIO, size: int) -> Iterator[_OggPage]:
+    """Yield the pages of an Ogg file, without the damaged ones."""
     position = 0
-    while position + OGG_PAGE_BYTES <= size and len(starts) < MAX_CHUNKS:
+    while position + OGG_PAGE_BYTES <= size:
         file.seek(position)
         page = file.read(OGG_PAGE_BYTES + 255)
         if page[:4] != b"OggS":  # damaged: look for the next page
@@ -91,21 +162,106 @@ def ogg_streams(file: BinaryIO, size: int) -> list[tuple[int, int]]:
             offset = file.read(1 << 16).find(b"OggS", 1)
             position += offset if offset > 0 else (1 << 16) - 3
             continue
-        is_first = bool(page[5] & OGG_FIRST_PAGE)
-        if is_first and not is_header:
-            starts.append(position)
-        is_header = is_first
         table = page[OGG_PAGE_BYTES : OGG_PAGE_BYTES + page[26]]
-        position += OGG_PAGE_BYTES + page[26] + sum(table)
+        start, position = position, position + OGG_PAGE_BYTES + page[26] + sum(table)
+        yield _OggPage(start, position, page[5], page[14:18])
+
+
+def missing_end(file: BinaryIO, size: int) -> str:
+    """Return what the container of a file of `size` bytes shows of a missing end; empty if it shows nothing.
+
+    The position of `file` is 0 before and after the call.
+    """
+    head = file.read(4)
+    if head.startswith(b"OggS") and _ogg_is_cut(file, size):
+        note = "an Ogg stream has no last page: the end of the recording may be missing"
+    elif head.startswith(b"\x1a\x45\xdf\xa3") and _matroska_is_cut(file, size):
+        note = "its last Matroska element is incomplete: the end of the recording is missing"
+    elif (head.startswith(b"ID3") or _is_adts(head)) and _adts_is_cut(file, size):
+        note = "its last AAC frame is incomplete: the end of the recording is missing"
+    else:
+        note = ""
     file.seek(0)
-    return list(zip(starts, [*starts[1:], size], strict=True))
+    return note
+
+
+def _ogg_is_cut(file: BinaryIO, size: int) -> bool:
+    """Return whether a stream of an Ogg file has no last page, or one that goes beyond the end of the file."""
+    is_complete: dict[bytes, bool] = {}  # by stream; the parts of a chain may have one serial number
+    cut = False
+    for page in _ogg_pages(file, size):
+        cut |= page.end > size or (
+            bool(page.flags & OGG_FIRST_PAGE) and not is_complete.get(page.stream, True)
+        )
+        is_complete[page.stream] = bool(page.flags & OGG_LAST_PAGE)
+    return cut or not all(is_complete.values())
+
+
+def _is_adts(header: bytes) -> bool:
+    return len(header) > 1 and header[0] == 0xFF and header[1] & 0xF6 == 0xF0
+
+
+def _adts_is_cut(file: BinaryIO, size: int) -> bool:
+    """Return whether the last of the AAC frames that follow each other goes beyond the end of the file."""
+    file.seek(0)
+    head = file.read(ID3_BYTES)
+    position = id3_bytes(head)
+    for _ in range(MAX_PARTS):
+        file.seek(position)
+        header = file.read(ADTS_BYTES)
+        if not _is_adts(header):  # the end, or a block of tags
+            return False
+        length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5 if len(header) == ADTS_BYTES else 0
+        if length < ADTS_BYTES or position + length > size:
+            return position + max(length, ADTS_BYTES) > size
+        position += length
+    return False
+
+
+def id3_bytes(head: bytes) -> int:
+    """Return the size of the ID3 block at the start of a file that begins with `head`, ID3_BYTES; 0 without one."""
+    if not head.startswith(b"ID3") or len(head) < ID3_BYTES:
+        return 0
+    return ID3_BYTES + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+
+
+def _matroska_is_cut(file: BinaryIO, size: int) -> bool:
+    """Return whether an element of a Matroska or WebM file (RFC 8794) goes beyond the end of the file."""
+    position = 0
+    for _ in range(MAX_PARTS):
+        file.seek(position)
+        head = file.read(12)  # the longest name and size
+        name_bytes = _vint_bytes(head)
+        size_bytes = _vint_bytes(head[name_bytes:])
+        header_bytes = name_bytes + size_bytes
+        if not head or not name_bytes or (not size_bytes and len(head) > name_bytes):
+            return False  # the end, or no element
+        if not size_bytes or len(head) < header_bytes:
+            return True
+        name = int.from_bytes(head[:name_bytes])
+        mask = (1 << 7 * size_bytes) - 1
+        stated = int.from_bytes(head[name_bytes:header_bytes]) & mask
+        position += header_bytes
+        if stated == mask and name not in (MATROSKA_SEGMENT, MATROSKA_CLUSTER):
+            return False  # only these two may have an unknown size
+        if stated != mask and position + stated > size:
+            return True
+        if name != MATROSKA_SEGMENT and stated != mask:
+            position += stated
+    return False
+
+
+def _vint_bytes(head: bytes) -> int:
+    """Return the number of bytes of the variable-size integer at the start of `head`; 0 if there is none."""
+    return 9 - head[0].bit_length() if head and head[0] else 0
 
 
 def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     """Return start and end of every recording of a file in which whole files of one format follow each other.
 
-    One recording for all other files, and for formats that are not in SIGNATURES. The position of `file` is 0 before
-    and after the call. Raises AudioError for more than MAX_RECORDINGS.
+    One recording for all other files, and for formats that are not in SIGNATURES. A file whose header does not state
+    where its content ends is read to its end. The position of `file` is 0 before and after the call. Raises AudioError
+    for more than MAX_RECORDINGS.
     """
     head = file.read(SIGNATURE_BYTES)
     file.seek(0)
@@ -113,6 +269,34 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
     data = data_size(file, size)
     if signature is None or (data and data.stated == data.present):
         return [(0, size)]
+    starts = _mp4_starts(file, size) if head[4:8] == b"ftyp" else []
+    file.seek(0)
+    starts = starts or _search(file, signature)
+    return list(zip(starts, [*starts[1:], size], strict=True))
+
+
+def _mp4_starts(file: BinaryIO, size: int) -> list[int]:
+    """Return the starts of the MP4 files that follow each other; none if their boxes do not fill the file."""
+    starts: list[int] = []
+    position = 0
+    for _ in range(MAX_CHUNKS):
+        if position == size:
+            return starts
+        file.seek(position)
+        head = file.read(16)
+        stated, name = int.from_bytes(head[:4]), head[4:8]
+        if stated == 1:  # a size of 64 bits follows
+            stated = int.from_bytes(head[8:])
+        if stated < 8 or position + stated > size:
+            return []
+        if name == b"ftyp":
+            starts.append(position)
+        position += stated
+    return []
+
+
+def _search(file: BinaryIO, signature: re.Pattern[bytes]) -> list[int]:
+    """Return 0 and where a file matches the signature; the position of `file` is 0 before and after the call."""
     offsets, position, tail = {0}, 0, b""
     while block := file.read(SEARCH_BYTES):
         offsets |= {position - len(tail) + match.start() for match in signature.finditer(tail + block)}
@@ -124,9 +308,8 @@ def joined_recordings(file: BinaryIO, size: int) -> list[tuple[int, int]]:
             )
         position += len(block)
         tail = (tail + block)[-SIGNATURE_BYTES:]
-    starts = sorted(offsets)
     file.seek(0)
-    return list(zip(starts, [*starts[1:], size], strict=True))
+    return sorted(offsets)
 
 
 def _riff(order: Literal["little", "big"]) -> Callable[[BinaryIO, int], DataSize | None]:

@@ -12,14 +12,23 @@ Legend of axes: T samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from io import BytesIO, FileIO
+from collections.abc import Iterator, Sequence
+from io import FileIO
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from makermark.foundation.audio.containers import DataSize, data_size, joined_recordings, ogg_streams
+from makermark.foundation.audio.containers import (
+    ID3_BYTES,
+    DataSize,
+    data_size,
+    id3_bytes,
+    joined_recordings,
+    missing_end,
+    ogg_streams,
+    open_slice,
+)
 from makermark.foundation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -65,12 +74,19 @@ class Decoded(NamedTuple):
         return sum(len(segment.samples) / segment.rate_hz for segment in self.segments)
 
 
-def decode(file: FileIO, size: int, *, max_seconds: float = math.inf) -> Decoded:
+def decode(
+    file: FileIO,
+    size: int,
+    *,
+    max_seconds: float = math.inf,
+    recordings: Sequence[tuple[int, int]] | None = None,
+) -> Decoded:
     """Decode a file of `size` bytes to its end; `file` is at position 0 before and after the call.
 
-    Raises AudioError if neither decoder reads it, or as soon as more than `max_seconds` are decoded.
+    `recordings` is the result of `joined_recordings`, if it is known. Raises AudioError if neither decoder reads the
+    file, or as soon as more than `max_seconds` are decoded.
     """
-    recordings = joined_recordings(file, size)
+    recordings = joined_recordings(file, size) if recordings is None else recordings
     if len(recordings) > 1:
         try:
             return _decode_joined(file, recordings, max_seconds)
@@ -82,17 +98,15 @@ def decode(file: FileIO, size: int, *, max_seconds: float = math.inf) -> Decoded
     return _decode_recording(file, size, max_seconds)
 
 
-def _decode_joined(file: BinaryIO, recordings: list[tuple[int, int]], max_seconds: float) -> Decoded:
+def _decode_joined(file: BinaryIO, recordings: Sequence[tuple[int, int]], max_seconds: float) -> Decoded:
     """Decode recordings that follow each other; one that cannot be decoded is left out with a note."""
     count = len(recordings)
     parts: list[Decoded] = []
     notes = [f"{count} recordings follow each other in the file, of which players may play only the first"]
     seconds, left_out = 0.0, []
     for number, (start, end) in enumerate(recordings, start=1):
-        file.seek(start)
-        content = BytesIO(file.read(end - start))
         try:
-            parts.append(_decode_recording(content, end - start, max_seconds))
+            parts.append(_decode_recording(open_slice(file, start, end), end - start, max_seconds))
         except _UndecodableError as error:
             left_out.append(f"recording {number} of {count} is left out ({error})")
             continue
@@ -128,6 +142,7 @@ def _decode_recording(file: BinaryIO, size: int, max_seconds: float) -> Decoded:
                 decoded.notes.append(
                     f"decoded without FFmpeg ({errors[0]}): joined recordings after the first are ignored"
                 )
+            decoded.notes.extend(filter(None, [missing_end(file, size)]))
             return _compare_with_header(decoded, data_size(file, size))
     if any(isinstance(error, _NoSamplesError) for error in errors):
         raise _UndecodableError("too short: no samples follow its header")
@@ -137,13 +152,13 @@ def _decode_recording(file: BinaryIO, size: int, max_seconds: float) -> Decoded:
 
 
 def header_seconds(file: FileIO, size: int) -> float | None:
-    """Return the duration that the header states; None if only decoding gives the duration.
+    """Return the duration that the header of a file with one recording states; None if only decoding gives it.
 
     `file` is at position 0 before and after the call.
     """
     import soundfile
 
-    if _is_joinable(file) or len(joined_recordings(file, size)) > 1:
+    if _is_joinable(file):
         return None
     data = data_size(file, size)
     try:
@@ -223,10 +238,9 @@ def _decode_with_ffmpeg(file: BinaryIO, size: int, max_seconds: float) -> Decode
     notes: list[str] = []
     decoder = ""
     for number, (start, end) in enumerate(streams, start=1):
-        file.seek(start)
         seconds = sum(len(segment.samples) / segment.rate_hz for segment in segments)
         try:
-            decoded = _decode_stream(BytesIO(file.read(end - start)), max_seconds - seconds)
+            decoded = _decode_stream(open_slice(file, start, end), max_seconds - seconds)
         except _NotDecodedError as error:
             notes.append(f"stream {number} of {len(streams)} is left out ({error})")
             continue
@@ -372,11 +386,7 @@ def check_format(frames: int, rate_hz: int, channels: int, max_seconds: float) -
 def _has_stream_tag(file: BinaryIO) -> bool:
     """Return whether an MP3 states its number of frames; the tag follows the ID3 block, if there is one."""
     file.seek(0)
-    head = file.read(10)
-    id3_bytes = 0
-    if head.startswith(b"ID3") and len(head) == 10:
-        id3_bytes = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-    file.seek(id3_bytes)
+    file.seek(id3_bytes(file.read(ID3_BYTES)))
     frame = file.read(2048)
     return any(tag in frame for tag in STREAM_TAGS)
 

@@ -24,6 +24,8 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from makermark.foundation.arrays import FloatArray
+from makermark.foundation.audio.containers import joined_recordings
 from makermark.foundation.audio.decoders import (
     Decoded,
     DecodedSamples,
@@ -42,6 +44,8 @@ MAX_PIPE_BYTES = 1 << 30
 # The mixed energy, as a share of that of uncorrelated channels, below which channels cancel out: a correlation of -0.4
 # of equally loud channels, such as speech of opposite signs in as much noise.
 CANCELLED = 0.6
+CANCELLED_SHARE = 0.1  # of the energy of a file; less is not relevant
+CANCELLED_BLOCK_S = 0.5  # channels may cancel in a part of a file only
 PLAIN_WAV = Struct("<4sI4s4sIHHIIHH4sI")  # the RIFF header, the fmt chunk and the header of the data chunk
 
 log = logging.getLogger(__name__)
@@ -126,7 +130,10 @@ def load(
         if decoded.seconds < min_seconds:
             raise AudioError(f"too short: {decoded.seconds:.3f} s, at least {min_seconds:g} s are needed")
         notes = list(decoded.notes)
-        parts = [(mix_channels(segment.samples, notes), segment.rate_hz) for segment in decoded.segments]
+        parts = [
+            (mix_channels(segment.samples, segment.rate_hz, notes), segment.rate_hz)
+            for segment in decoded.segments
+        ]
         _check_samples([part for part, _ in parts])
         digest = hashlib.sha256(content) if len(content) == size else hashlib.file_digest(file, "sha256")
         checksum = digest.hexdigest()
@@ -155,45 +162,57 @@ def probe(path: Path) -> AudioInfo:
     Raises AudioError, as `load` does, for a file that is missing, empty, not audio, or damaged.
     """
     with _open_audio(path) as (file, size):
-        duration_s = header_seconds(file, size)
+        recordings = joined_recordings(file, size)
+        duration_s = header_seconds(file, size) if len(recordings) == 1 else None
         if duration_s is None:
-            decoded = decode(file, size)
+            decoded = decode(file, size, recordings=recordings)
             duration_s = decoded.seconds
             for note in decoded.notes:
                 log.warning("%s: %s", path, note)
         return AudioInfo(duration_s=duration_s, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def mix_channels(samples: DecodedSamples, notes: list[str]) -> Samples:
+def mix_channels(samples: DecodedSamples, rate_hz: int, notes: list[str]) -> Samples:
     """Return the mean (T,) of the channels of samples (T, channels); the loudest channel if they cancel each other out.
 
-    Two channels with opposite signs have a mean of zero. Energies are those of the samples without their mean and of
-    their differences, because an offset or hum that the channels share remains where speech cancels out. A note is
-    appended if the mean is not used.
+    Two channels with opposite signs have a mean of zero, be it in a part of the file only. A note is appended if the
+    mean is not used.
     """
     is_integer = samples.dtype.kind == "i"
     scaled: Samples = samples * np.float32(1 / 32768) if is_integer else samples
-    if scaled.shape[1] == 1:
-        return scaled[:, 0]
+    if (samples == samples[:, :1]).all():  # one channel, or copies of it
+        return np.ascontiguousarray(scaled[:, 0])
     mixed: Samples = scaled.mean(axis=1)
-    differences = np.diff(scaled, axis=0), np.diff(mixed)
-    if _are_cancelled(scaled, mixed) or _are_cancelled(*differences):
+    if _are_cancelled(scaled, max(1, round(CANCELLED_BLOCK_S * rate_hz))):
         loudest = int(scaled.var(axis=0, dtype=np.float64).argmax())
         notes.append(f"the channels cancel each other out in their mean; only channel {loudest + 1} is used")
         return np.ascontiguousarray(scaled[:, loudest])
     return mixed
 
 
-def _are_cancelled(channels: Samples, mixed: Samples) -> bool:
-    """Return whether the mean (T,) of channels (T, channels) lacks a part of what they contain.
+def _are_cancelled(samples: Samples, block: int) -> bool:
+    """Return whether the mean of channels, samples (T, channels), lacks a relevant part of what they contain.
 
-    The limit is a share of the energy that uncorrelated channels would have after mixing, 1 / channels of their mean
-    energy.
+    Energies are compared in blocks of `block` samples. They are those of the samples without their mean and of their
+    differences, because an offset or hum that the channels share remains where speech cancels out.
     """
-    if not len(mixed):
-        return False
-    energies = channels.var(axis=0, dtype=np.float64)
-    return bool(mixed.var(dtype=np.float64) < CANCELLED * energies.mean() / len(energies))
+    totals, cancelled = np.zeros(2), np.zeros(2)
+    for start in range(0, len(samples), block):
+        part = samples[start : start + block].T.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are refused later
+            energies, mixed = np.transpose([_energies(part), _energies(np.diff(part))])
+        totals += energies
+        cancelled += np.where(mixed < CANCELLED * energies / samples.shape[1], energies, 0)
+    return bool((cancelled > CANCELLED_SHARE * totals).any())
+
+
+def _energies(channels: FloatArray) -> tuple[float, float]:
+    """Return the energy of channels (channels, T) without their mean, averaged over the channels, and of their mean."""
+    if not channels.size:
+        return 0.0, 0.0
+    varying = channels - channels.mean(axis=1, keepdims=True)
+    mixed = varying.mean(axis=0)
+    return float(np.vdot(varying, varying)) / len(varying), float(np.vdot(mixed, mixed))
 
 
 def _resample(waveform: Samples, rate_hz: int, sample_rate_hz: int) -> Samples:
