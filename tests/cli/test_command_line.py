@@ -78,6 +78,36 @@ def test_missing_file_is_reported_before_the_model_is_looked_for(tmp_path, argum
     assert "no-model" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ui",),
+        ("trace", "clip.wav", "--model", "runs:/a/checkpoint"),
+        ("serve", "--model", "models:/a/1"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_reads_the_store_creates_none_outside_of_a_project(arguments, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(b"not read")
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    result = run(*arguments, stdout=subprocess.PIPE, cwd=tmp_path, env=environment)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        f"error: {tmp_path / 'mlflow.db'}: there is no MLflow store; run makermark in a clone of its repository after "
+        "make repro or makermark log-run, or set MLFLOW_TRACKING_URI"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
+
+
+def test_info_says_that_a_folder_is_no_project_and_creates_nothing(tmp_path):
+    result = run("info", stdout=subprocess.PIPE, cwd=tmp_path, env=os.environ | {"COLUMNS": "200"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "project       none in this folder; run makermark in the root of a clone" in result.stdout
+    assert "MLflow store" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_closed_standard_input_is_one_line(tmp_path):
     command = f'exec <&-; "{sys.executable}" -c "{MAKERMARK}" trace -'
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from makermark import __version__
-from makermark.foundation.errors import FilesError, MakermarkError
+from makermark.foundation.errors import FilesError, MakermarkError, TrackingError, install_hint
 from makermark.foundation.files import read_json
 
 STAGES = {
@@ -114,8 +115,10 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     """Start the MLflow UI of this project on the loopback address; Ctrl-C stops it."""
     from makermark.foundation import tracking
 
+    if find_spec("mlflow") is None:
+        raise TrackingError(f"MLflow is not installed; {install_hint('pipeline')}")
+    uri = tracking.existing_store(Path.cwd())
     tracking.correct_locations(Path.cwd())
-    uri = tracking.tracking_uri(Path.cwd())
     address = ["--host", "127.0.0.1", "--port", str(port)]
     _run_python(["-m", "mlflow", "ui", "--backend-store-uri", uri, *address], {})
 
@@ -140,6 +143,11 @@ def describe_installation() -> dict[str, str]:
             values[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             values[package] = "not installed"
+    values["device"] = _device()
+    if not Path("params.yaml").exists():
+        return values | {
+            "project": "none in this folder; run makermark in the root of a clone of its repository"
+        }
     for name, describe in DESCRIPTIONS.items():
         try:
             values[name] = describe()
@@ -199,12 +207,12 @@ def _last_results() -> str:
 def _runs() -> str:
     from makermark.foundation import tracking
 
+    uri = tracking.existing_store(Path.cwd())
     tracking.correct_locations(Path.cwd())
-    return tracking.tracking_uri(Path.cwd())
+    return uri
 
 
 DESCRIPTIONS: dict[str, Callable[[], str]] = {
-    "device": _device,
     "experiment": _experiment,
     "corpus": _corpus,
     "feature caches": _caches,

@@ -22,6 +22,7 @@ from makermark.foundation import tracking
 from makermark.foundation.embeddings import read_embeddings
 from makermark.foundation.errors import TracerError, TrackingError
 from makermark.foundation.files import read_json, write_json
+from makermark.foundation.tracking.mlflow_store import open_store
 from makermark.scoring.evaluation import evaluate_embeddings
 from makermark.serving.registered_model.package import register_tracer
 from makermark.serving.registered_model.predict import predict_clips
@@ -183,8 +184,15 @@ def test_register_tracer_rejects_metrics_of_another_model(world, tmp_path):
 
 
 def test_register_tracer_needs_the_run_of_the_model(world, tmp_path):
-    with pytest.raises(TrackingError, match="makermark log-run"):
+    def register():
         register_tracer(world.folder / "models", world.folder / "metrics", name="m", alias="", start=tmp_path)
+
+    with pytest.raises(TrackingError, match="there is no MLflow store; .* makermark log-run"):
+        register()
+    assert list(tmp_path.iterdir()) == []
+    open_store(tmp_path, experiment="makermark")
+    with pytest.raises(TrackingError, match="has no run of model .* `makermark log-run`"):
+        register()
 
 
 @pytest.mark.parametrize(

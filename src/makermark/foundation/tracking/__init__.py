@@ -10,6 +10,7 @@ from makermark.foundation.tracking.datasets import DatasetRecord, dataset_record
 from makermark.foundation.tracking.mlflow_store import MODEL_TAG, RunRecord, query_runs, quiet_mlflow
 from makermark.foundation.tracking.model_registry import download_artifact, register_model
 from makermark.foundation.tracking.provenance import (
+    existing_store,
     find_main_repository,
     provenance_tags,
     stage_outputs_hash,
@@ -35,6 +36,7 @@ __all__ = [
     "correct_locations",
     "dataset_records",
     "download_artifact",
+    "existing_store",
     "find_main_repository",
     "flatten_metrics",
     "flatten_settings",

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from makermark.foundation.errors import TrackingError, install_hint
 from makermark.foundation.tracking.artifact_locations import ARTIFACTS, artifact_location, correct_locations
-from makermark.foundation.tracking.provenance import find_main_repository, tracking_uri
+from makermark.foundation.tracking.provenance import existing_store, find_main_repository, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -179,6 +179,7 @@ class RunRecord:
 
 def query_runs(start: Path, *, experiment: str = "makermark") -> list[RunRecord]:
     """Return all runs in the store of the repository around `start`, latest first. Raises TrackingError."""
+    existing_store(start)
     store = open_store(start, experiment=experiment)
     search = partial(
         store.client.search_runs,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from makermark.foundation.errors import FilesError, TrackingError, install_hint
 from makermark.foundation.tracking.artifact_locations import correct_locations
 from makermark.foundation.tracking.mlflow_store import MODEL_TAG, open_store, quiet_mlflow, summarise_error
-from makermark.foundation.tracking.provenance import tracking_uri
+from makermark.foundation.tracking.provenance import existing_store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -47,6 +47,7 @@ def register_model(
         raise TrackingError(
             f"{alias!r} is not a valid alias: it has letters, digits, - and _, and is not `latest` or a version (v1)"
         )
+    existing_store(start)  # else an empty one would be created, which has no run of this model
     store = open_store(start, experiment=experiment)
     run = store.find_model_run(model_sha256)
     if run is None:
@@ -94,7 +95,7 @@ def download_artifact(uri: str, folder: Path, *, start: Path) -> Path:
     except ImportError as error:
         raise TrackingError(f"{uri}: MLflow is not installed ({install_hint('pipeline')})") from error
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    store = tracking_uri(start)
+    store = existing_store(start)
     correct_locations(start)
     try:
         artifact_uri = _resolve_model_uri(uri, store) if uri.startswith(MODELS) else uri

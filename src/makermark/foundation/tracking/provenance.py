@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import yaml
 
+from makermark.foundation.errors import TrackingError
+
 # Every experiment rewrites these files, and its run stores them: they do not make the code differ from the commit.
 EXPERIMENT_FILES = ("params.yaml", "dvc.lock", "metrics/")
 MAX_CHANGES_NAMED = 20
@@ -129,6 +131,19 @@ def tracking_uri(start: Path) -> str:
     if not uri.startswith(SQLITE) or Path(name).is_absolute():
         return uri
     return sqlite_uri(find_main_repository(start) / name) + (question_mark + query if name else "")
+
+
+def existing_store(start: Path) -> str:
+    """Return `tracking_uri`. Raises TrackingError for a SQLite file that does not exist, which MLflow would create."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    name = uri.removeprefix(SQLITE).partition("?")[0]
+    file = find_main_repository(start) / name
+    if uri.startswith(SQLITE) and name and not name.startswith("file:") and not file.exists():
+        raise TrackingError(
+            f"{file}: there is no MLflow store; run makermark in a clone of its repository after make repro or "
+            "makermark log-run, or set MLFLOW_TRACKING_URI"
+        )
+    return tracking_uri(start)
 
 
 def own_database(start: Path) -> Path | None:
