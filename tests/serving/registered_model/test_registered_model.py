@@ -187,11 +187,11 @@ def test_register_tracer_needs_the_run_of_the_model(world, tmp_path):
     def register():
         register_tracer(world.folder / "models", world.folder / "metrics", name="m", alias="", start=tmp_path)
 
-    with pytest.raises(TrackingError, match="there is no MLflow store; .* makermark log-run"):
+    with pytest.raises(TrackingError, match=r"there is no MLflow store; .* makermark log-run"):
         register()
     assert list(tmp_path.iterdir()) == []
     open_store(tmp_path, experiment="makermark")
-    with pytest.raises(TrackingError, match="has no run of model .* `makermark log-run`"):
+    with pytest.raises(TrackingError, match=r"has no run of model .* `makermark log-run`"):
         register()
 
 
