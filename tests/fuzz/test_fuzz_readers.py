@@ -79,6 +79,10 @@ AUDIO = {
     "mp3": lambda: sound("MP3", "MPEG_LAYER_III"),
     "m4a": lambda: encoded("ipod", "aac"),
     "webm": lambda: encoded("webm", "libopus", 48000),
+    "aac": lambda: encoded("adts", "aac"),
+    "wv": lambda: encoded("wv", "wavpack"),
+    "joined.flac": lambda: 2 * sound("FLAC", "PCM_16"),
+    "joined.wv": lambda: 2 * encoded("wv", "wavpack"),
 }
 
 

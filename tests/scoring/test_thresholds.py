@@ -57,10 +57,11 @@ def test_accept_threshold_of_a_rate_out_of_range_raises(rate):
 
 
 @pytest.mark.parametrize(
-    ("count", "coverage", "rank"), [(99, 0.29, 29), (99, 0.95, 95), (19, 0.95, 19), (3, 0.25, 1)]
+    ("count", "coverage", "rank"),
+    [(99, 0.55, 55), (49, 0.14, 7), (99, 0.29, 29), (99, 0.95, 95), (19, 0.95, 19), (3, 0.25, 1)],
 )
 def test_conformal_margin_rank_is_not_raised_by_rounding(count, coverage, rank):
-    """100 * 0.29 is exact in decimal; the last rank is still within the clips."""
+    """100 * 0.55 is 55 in decimal and more in binary; the last rank is still within the clips."""
     assert conformal_margin(np.arange(float(count)) + 1, coverage=coverage) == rank
 
 

@@ -275,6 +275,15 @@ def test_normalise_speech_level_ignores_silence():
     np.testing.assert_allclose(levels.normalise_speech_level(0.01 * waveform, context()), samples, atol=1e-6)
 
 
+def test_normalise_speech_level_limits_the_peak_and_keeps_the_shape():
+    """A click in noise: with the noise at -26 dBFS, its peak would be clipped."""
+    waveform = np.random.default_rng(0).normal(0, 0.01, RATE).astype(np.float32)
+    waveform[RATE // 2] = 0.5
+    samples = levels.normalise_speech_level(waveform, context())
+    assert np.abs(samples).max() == pytest.approx(0.99, abs=1e-6)
+    np.testing.assert_allclose(samples, waveform * (0.99 / 0.5), atol=1e-6)
+
+
 def test_trim_silence_and_remove_pauses_keep_speech():
     voiced = (0.3 * np.sin(np.arange(3200) / 5)).astype(np.float32)
     faint = (1e-4 * np.random.default_rng(0).standard_normal(1600)).astype(np.float32)

@@ -111,3 +111,26 @@ def test_attention_at_infinite_temperature_is_uniform() -> None:
         kinds = torch.cat([mixed.proj_type1(nodes[:, :2]), mixed.proj_type2(nodes[:, 2:])], dim=1)
     torch.testing.assert_close(attended[0], nodes.mean(dim=1, keepdim=True).expand(2, 5, 4))
     torch.testing.assert_close(attended[1], kinds.mean(dim=1, keepdim=True))
+
+
+def test_every_dropout_of_the_graph_has_its_share_in_training_only() -> None:
+    """The reference implementation drops 0.2 of the nodes' values, and 0.3 before the scores of a pooling."""
+    graph = graph_of()
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name, module in graph.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(
+                lambda _, inputs, result, name=name: pairs.update({name: (inputs[0], result)})
+            )
+    spectral, temporal = torch.randn(400, 5, 6), torch.randn(400, 7, 6)
+    with torch.no_grad():
+        graph.eval()(spectral, temporal)
+        assert all(torch.equal(before, after) for before, after in pairs.values())
+        graph.train()(spectral, temporal)
+    assert len(pairs) == 13  # 6 attentions, 6 poolings and the end of the branches
+    for name, (before, after) in pairs.items():
+        rate = 0.3 if name.startswith("pool") else 0.2
+        is_kept = after != 0
+        torch.testing.assert_close(after[is_kept], before[is_kept] / (1 - rate))
+        spread = (rate * (1 - rate) / before.numel()) ** 0.5
+        assert 1 - is_kept.double().mean().item() == pytest.approx(rate, abs=5 * spread), name
