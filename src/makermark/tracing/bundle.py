@@ -165,7 +165,8 @@ def write_bundle(folder: Path, bundle: TracerBundle) -> None:
 
 
 def _write_clips(path: Path, clips: ClipSet) -> None:
-    columns = {str(name): pa.array(clips.rows[name].tolist()) for name in clips.rows.columns}
+    names = [*COLUMNS, *([SPEAKER_COLUMN] if SPEAKER_COLUMN in clips.rows else [])]
+    columns = {name: pa.array(clips.rows[name].tolist()) for name in names}
     columns["vector"] = matrix_column(clips.embeddings)
     write_arrow(path, pa.table(columns))
 
