@@ -40,6 +40,14 @@ def sound(format, subtype):
     return out.getvalue()
 
 
+def stereo_sound():
+    out = io.BytesIO()
+    soundfile.write(
+        out, np.stack([SPEECH, np.roll(SPEECH, 5)], axis=1), RATE_HZ, format="WAV", subtype="FLOAT"
+    )
+    return out.getvalue()
+
+
 def encoded(container, codec, rate=RATE_HZ):
     """Return the sound as FFmpeg writes it; skips the test where that encoder is absent."""
     av = pytest.importorskip("av")
@@ -67,6 +75,7 @@ def encoded(container, codec, rate=RATE_HZ):
 AUDIO = {
     "wav": lambda: sound("WAV", "PCM_16"),
     "float.wav": lambda: sound("WAV", "FLOAT"),
+    "stereo.wav": stereo_sound,
     "gsm.wav": lambda: sound("WAV", "GSM610"),
     "rf64": lambda: sound("RF64", "PCM_16"),
     "w64": lambda: sound("W64", "PCM_24"),

@@ -127,6 +127,20 @@ def test_read_counts_samples_that_are_not_finite(value, folder):
     assert error_of(folder / "a.wav") == f"NaN or infinite samples: 2 of {RATE_HZ}"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("values", [[np.nan, 0.5], [np.inf, -np.inf], [3e38, 3e38]], ids=str)
+def test_samples_that_are_not_finite_give_no_warning(values, channels, folder):
+    samples = (tone(300)[:, None] * [1, 0.5][:channels]).astype(np.float32)
+    samples[100] = values[:channels]
+    samples[200] = values[::-1][:channels]
+    soundfile.write(folder / "a.wav", samples, RATE_HZ, subtype="FLOAT")
+    if np.isfinite(samples).all() and channels == 1:
+        assert audio.read(folder / "a.wav").max() == np.float32(3e38)
+    else:
+        assert error_of(folder / "a.wav").startswith("NaN or infinite samples")
+
+
 @pytest.mark.parametrize("level", [0.0, 0.25])
 def test_read_raises_for_constant_samples(level, folder):
     soundfile.write(folder / "a.wav", np.full(RATE_HZ, level), RATE_HZ)

@@ -180,10 +180,12 @@ def mix_channels(samples: DecodedSamples, rate_hz: int, notes: list[str]) -> Sam
     """
     is_integer = samples.dtype.kind == "i"
     scaled: Samples = samples * np.float32(1 / 32768) if is_integer else samples
-    if (samples == samples[:, :1]).all():  # one channel, or copies of it
+    if scaled.shape[1] == 1 or (samples == samples[:, :1]).all():  # one channel, or copies of it
         return np.ascontiguousarray(scaled[:, 0])
-    mixed: Samples = scaled.mean(axis=1)
-    if _are_cancelled(scaled, max(1, round(CANCELLED_BLOCK_S * rate_hz))):
+    with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are refused later
+        mixed: Samples = scaled.mean(axis=1)
+        is_cancelled = _are_cancelled(scaled, max(1, round(CANCELLED_BLOCK_S * rate_hz)))
+    if is_cancelled:
         loudest = int(scaled.var(axis=0, dtype=np.float64).argmax())
         notes.append(f"the channels cancel each other out in their mean; only channel {loudest + 1} is used")
         return np.ascontiguousarray(scaled[:, loudest])
@@ -199,8 +201,7 @@ def _are_cancelled(samples: Samples, block: int) -> bool:
     totals, cancelled = np.zeros(2), np.zeros(2)
     for start in range(0, len(samples), block):
         part = samples[start : start + block].T.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are refused later
-            energies, mixed = np.transpose([_energies(part), _energies(np.diff(part))])
+        energies, mixed = np.transpose([_energies(part), _energies(np.diff(part))])
         totals += energies
         cancelled += np.where(mixed < CANCELLED * energies / samples.shape[1], energies, 0)
     return bool((cancelled > CANCELLED_SHARE * totals).any())
