@@ -363,7 +363,7 @@ def test_log_run_records_a_run_that_mlflow_missed(project):
 
 
 def test_damaged_shard_is_named_and_repaired_by_the_features_stage(project):
-    shard = next((project / "data/features/linear-fbank").glob("*.arrow"))
+    shard = next((project / "data/features/linear-fbank-changes").glob("*.arrow"))
     whole = shard.read_bytes()
     shard.unlink()
     shard.write_bytes(whole[: len(whole) // 2])

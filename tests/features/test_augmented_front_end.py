@@ -95,10 +95,16 @@ def test_augmented_view_without_copies_equals_cache(caches):
     assert stacked.fingerprint == clean.fingerprint
 
 
-def test_variants_are_drawn_equally_often(caches):
+@pytest.mark.parametrize("clean_fraction", [0.5, 0.0, 1.0])
+def test_variants_are_drawn_with_their_probabilities(caches, clean_fraction):
     _, train, clean, copies = caches
     stacked, rows = clean.stack_augmented(copies, train.rows["utterance_id"].tolist())
-    crops = VariantCrops(HostCrops(stacked, rows, frames=20), utterances=len(train.rows), variants=3)
+    crops = VariantCrops(
+        HostCrops(stacked, rows, frames=20),
+        utterances=len(train.rows),
+        variants=3,
+        clean_fraction=clean_fraction,
+    )
     batch = np.tile(np.arange(len(train.rows)), 20)
     cut = crops.cut(crops.draw(batch, np.random.default_rng(3))).numpy()
     np.testing.assert_array_equal(cut, crops.cut(crops.draw(batch, np.random.default_rng(3))))
@@ -114,7 +120,9 @@ def test_variants_are_drawn_equally_often(caches):
         ]
         assert sum(holds) == 1
         counts += holds
-    assert np.abs(counts / len(batch) - 1 / 3).max() < 4 * np.sqrt(2 / 9 / len(batch))
+    expected = np.array([clean_fraction, *[(1 - clean_fraction) / 2] * 2])
+    deviation = np.sqrt(expected * (1 - expected) / len(batch))
+    assert (np.abs(counts / len(batch) - expected) <= 4 * deviation).all()
 
 
 def test_augmented_view_raises_for_missing_utterance(caches):

@@ -83,7 +83,8 @@ def test_build_raises_for_unknown_missing_or_invalid_setting(name):
 
 def test_build_raises_for_unknown_front_end():
     with pytest.raises(
-        ParamsError, match=r"'fbanks'; .*one of \['fbank', 'linear-fbank', 'waveform', 'wav2vec2'\]"
+        ParamsError,
+        match=r"'fbanks'; .*one of \['fbank', 'linear-fbank', 'linear-fbank-changes', 'waveform', 'wav2vec2'\]",
     ):
         features.build("fbanks")
 
@@ -132,6 +133,10 @@ def log_energies_by_formula(
     return np.log(power @ filters.T + offset)
 
 
+def white_noise(samples):
+    return np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+
+
 def float16_rounding_error(values):
     """Return the largest rounding error of float16 at `values`, plus a margin for float32 arithmetic."""
     return np.spacing(np.abs(values).astype(np.float16)).astype(float) / 2 + 3e-4
@@ -157,6 +162,75 @@ def test_linear_bands_equal_formula_up_to_float16_rounding(samples, seed, level)
     )
     assert output.shape == expected.shape == (1 + samples // 256, 80)
     assert (np.abs(output.astype(float) - expected) <= float16_rounding_error(expected)).all()
+
+
+@given(samples=st.integers(513, 9000), seed=st.integers(0, 1000), level=st.sampled_from([1.0, 0.01]))
+@settings(max_examples=20, deadline=None)
+def test_changes_within_frames_equal_formula(samples, seed, level):
+    waveform = level * voice(samples / 16000, seed=seed)
+    (output,) = features.build("linear-fbank-changes", **SETTINGS["linear-fbank-changes"]).transform(
+        [waveform]
+    )
+    frames = samples // 256
+    (bands,) = features.build("linear-fbank", **SETTINGS["linear-fbank"]).transform([waveform])
+    np.testing.assert_array_equal(output[:, :80], bands[:frames])
+    first = 80
+    for window, count in ((64, 8), (128, 20)):
+        levels = log_energies_by_formula(
+            waveform, corners=linear_corners_hz, n_fft=window, win=window, hop=window // 4, bands=count
+        )
+        steps = 1024 // window
+        for t in range(frames):
+            z = levels[t * steps : (t + 1) * steps + 1]
+            change = ((z[1:] - z[:-1]) ** 2).mean(axis=0)
+            curvature = ((z[2:] - 2 * z[1:-1] + z[:-2]) ** 2).mean(axis=0)
+            expected = np.concatenate([change, curvature]) + 1e-3
+            measured = np.exp(output[t, first : first + 2 * count].astype(float))
+            # log energies stored as float16 have errors of up to 0.004, second differences of up to 0.016
+            np.testing.assert_allclose(measured, expected, rtol=0.05, atol=5e-3)
+        first += 2 * count
+    assert output.shape == (frames, first)
+
+
+def test_changes_do_not_depend_on_the_gain(make_front_end):
+    waveform = voice(1.0, seed=2) + np.float32(0.05) * white_noise(
+        16000
+    )  # far above log_offset in every band
+    loud, quiet = make_front_end("linear-fbank-changes").transform([waveform, waveform / 4])
+    np.testing.assert_allclose(loud[:, 80:].astype(float), quiet[:, 80:].astype(float), atol=0.05)
+
+
+def test_changes_tell_speech_from_its_griffin_lim_resynthesis(make_front_end):
+    """The band energies of a long window hardly differ; the pulses, which the estimated phases spread, do."""
+    spectrogram = torchaudio.transforms.Spectrogram(1024, hop_length=256, power=1)
+    waveform = torch.from_numpy(voice(2.0, seed=3))
+    torch.manual_seed(0)
+    resynthesis = torchaudio.transforms.GriffinLim(1024, hop_length=256, power=1, n_iter=32)(
+        spectrogram(waveform)
+    )
+    front_end = make_front_end("linear-fbank-changes")
+    before, after = front_end.transform([waveform.numpy(), resynthesis.numpy()])
+    frames = min(len(before), len(after)) - 4
+    difference = (after[4:frames].astype(float) - before[4:frames].astype(float)).mean(axis=0)
+    spread = before[4:frames].astype(float).std(axis=0)
+    assert np.abs(difference[:80] / spread[:80]).mean() < 0.5
+    assert np.abs(difference[80:96] / spread[80:96]).mean() > 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("short_bands", [8], "short_windows has 2 values, short_bands 1"),
+        ("short_windows", [64, 130], "contains 130; a quarter of it must be a divisor of hop_length"),
+        ("short_windows", [64, 96], "contains 96; a quarter of it"),
+        ("short_windows", [64, 1024], "contains 1024; a quarter of it .* at most half of it"),
+        ("short_windows", "64", "short_windows is '64'; it takes a list"),
+        ("short_bands", [8, 0], "n_bands is 0"),
+    ],
+)
+def test_changes_raise_for_setting_out_of_range(setting, value, message, make_front_end):
+    with pytest.raises(ParamsError, match=message):
+        make_front_end("linear-fbank-changes", **{setting: value})
 
 
 @pytest.mark.parametrize(

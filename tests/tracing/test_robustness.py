@@ -200,7 +200,7 @@ def test_training_uses_augmented_views_and_is_unchanged_without_them(tmp_path, m
     plain = train(tmp_path, tmp_path / "plain").read_bytes()
     noisy = train(tmp_path, tmp_path / "noisy", augment="noise").read_bytes()
     again = train(tmp_path, tmp_path / "again", augment="noise").read_bytes()
-    assert (tmp_path / "features/linear-fbank-noise-0/index.json").exists()
+    assert (tmp_path / "features/linear-fbank-changes-noise-0/index.json").exists()
     assert noisy == again
     assert noisy != plain
     assert train(tmp_path, tmp_path / "back").read_bytes() == plain

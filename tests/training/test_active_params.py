@@ -19,7 +19,7 @@ def test_default_experiment_records_no_other_choices():
     assert list(active["losses"]) == ["ge2e"]
     assert list(active["samplers"]) == ["balanced"]
     assert list(active["backbones"]) == ["spectral-statistics"]
-    assert set(active["front_ends"]) == {"fbank", "linear-fbank"}  # fbank: of the log-mel statistics
+    assert set(active["front_ends"]) == {"fbank", "linear-fbank-changes"}  # fbank: of the log-mel statistics
     names = set(PARAMS.model_dump()) - set(active)
     assert names == {
         "external", "manifest", "split", "mlaad", "ssl", "bonafide", "fuse", "explain", "robustness",

@@ -72,11 +72,11 @@ def test_check_params_accepts_the_random_sampler_for_a_loss_without_groups(param
         ),
         (
             {"train": PARAMS.train.replace(crop_seconds=0.01)},
-            "1 frames of linear-fbank, but backbone 'spectral-statistics'",
+            "1 frames of linear-fbank-changes, but backbone 'spectral-statistics'",
         ),
         (
             {"trace": PARAMS.trace.replace(clip_seconds=[0.01, 1.0])},
-            r"trace.clip_seconds is 0.01; front end linear-fbank needs 0.032 or more",
+            r"trace.clip_seconds is 0.01; front end linear-fbank-changes needs 0.032 or more",
         ),
         ({"trace": PARAMS.trace.replace(window_seconds=0.001)}, "trace.window_seconds is 0.001"),
         ({"embed": PARAMS.embed.replace(device="mps")}, "device is 'mps', which this machine"),

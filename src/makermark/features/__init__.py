@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from makermark.features.fbank import Fbank, LinearFbank
 from makermark.features.front_end import FrontEnd, Scalar
+from makermark.features.linear_fbank_changes import LinearFbankChanges
 from makermark.features.ssl import SslFeatures
 from makermark.features.waveform import Waveform
 from makermark.foundation.settings import build_registered
@@ -13,6 +14,7 @@ from makermark.foundation.settings import build_registered
 FRONT_ENDS: dict[str, Callable[..., FrontEnd]] = {
     "fbank": Fbank,
     "linear-fbank": LinearFbank,
+    "linear-fbank-changes": LinearFbankChanges,
     "waveform": Waveform,
     "wav2vec2": SslFeatures,
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from makermark.foundation.audio import Samples
 
-Scalar = str | int | float
+Scalar = str | int | float | list[int]
 MINUTE_SAMPLES = 60 * 16000  # one minute at 16 kHz
 Features = NDArray[Any]  # (T, F) in the front end's dtype
 

@@ -219,6 +219,7 @@ class TrainParams(Section):
     warmup_epochs: NonNegativeFloat
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
+    clean_fraction: Fraction
     crop_seconds: PositiveFloat
     evaluate_every_epochs: PositiveInt
     precision: Literal["auto", "float32", "bfloat16"]
@@ -334,6 +335,7 @@ class ForeignParams(Section):
 
 
 Settings = dict[str, Scalar]
+FrontEndSettings = dict[str, Scalar | list[PositiveInt]]
 
 
 class Params(Section):
@@ -353,7 +355,7 @@ class Params(Section):
     mlaad: MlaadParams
     bonafide: BonafideParams
     features: FeaturesParams
-    front_ends: dict[str, Settings]
+    front_ends: dict[str, FrontEndSettings]
     backbones: dict[str, Settings]
     losses: dict[str, Settings]
     samplers: dict[str, Settings]

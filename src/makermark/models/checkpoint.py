@@ -29,7 +29,7 @@ from makermark.models.losses import Loss
 
 Weights = dict[str, Tensor]  # by `PART/NAME`, such as `backbone/conv1.weight`
 
-ADDED_LATER = {"languages", "threads"}  # keys that checkpoints of earlier versions lack
+ADDED_LATER = {"languages", "threads", "bands"}  # keys that checkpoints of earlier versions lack
 # Settings that earlier versions did not have, with the value that describes what those versions computed.
 LOG_MELS = {"front_end": "fbank", "normalise": "mean-variance"}
 EARLIER_BACKBONE_SETTINGS = {
@@ -55,6 +55,7 @@ class CheckpointMetadata:
     encoder: dict[str, Any] | None = None  # encoders.Architecture of a backbone that contains an encoder
     front_end: str
     width: int  # numbers per frame
+    bands: int | None = None  # the first numbers that are log energies of bands; None: all
     front_end_parameters: dict[str, Any]
     feature_fingerprint: str
     params: dict[str, Any]  # the whole params.yaml
@@ -179,6 +180,7 @@ def build_backbone(metadata: CheckpointMetadata) -> Backbone:
         metadata.backbone,
         dim=metadata.dim,
         width=metadata.width,
+        bands=metadata.bands,
         encoder=encoders.build(encoders.Architecture(**metadata.encoder)) if metadata.encoder else None,
         **metadata.backbone_settings,
     )

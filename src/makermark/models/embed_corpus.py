@@ -103,7 +103,12 @@ def untrained(task: EmbeddingTask) -> Float32Array:
         encoder = encoders.load(model.params["ssl"]["model"], layer=model.params["ssl"]["layer"])
     torch.manual_seed(model.params["seed"])
     backbone = backbones.build(
-        model.backbone, dim=model.dim, width=model.width, encoder=encoder, **model.backbone_settings
+        model.backbone,
+        dim=model.dim,
+        width=model.width,
+        bands=model.bands,
+        encoder=encoder,
+        **model.backbone_settings,
     )
     backbone.load_pretrained()
     return task.embed(

@@ -14,6 +14,7 @@ from makermark.features.augmentation.base import check_packages
 from makermark.features.augmentation.training_augmentation import AugmentedFrontEnd, augmentation_kinds
 from makermark.features.cache import FeatureCache
 from makermark.features.front_end import FrontEnd
+from makermark.features.linear_fbank_changes import LinearFbankChanges
 from makermark.foundation.errors import ManifestError, ParamsError
 from makermark.foundation.manifest import Manifest
 from makermark.foundation.params import Params
@@ -50,6 +51,11 @@ def front_end_name(params: Params) -> str:
 def front_end_names(params: Params) -> list[str]:
     """Return all front ends that need a cache: the baseline's, those that params.yaml lists, the backbone's."""
     return list(dict.fromkeys([BASELINE_FRONT_END, *params.features.front_ends, front_end_name(params)]))
+
+
+def log_energy_bands(front_end: FrontEnd) -> int | None:
+    """Return how many of the first values of a frame are log energies of bands; None if the front end has no others."""
+    return front_end.bands if isinstance(front_end, LinearFbankChanges) else None
 
 
 def augmented_front_ends(params: Params) -> list[AugmentedFrontEnd]:

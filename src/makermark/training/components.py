@@ -27,6 +27,7 @@ from makermark.models.feature_spec import (
     encoder_architecture,
     front_end_name,
     front_end_names,
+    log_energy_bands,
 )
 from makermark.models.losses import Loss
 from makermark.training import samplers
@@ -35,14 +36,18 @@ from makermark.training.samplers import Sampler
 log = logging.getLogger(__name__)
 
 
-def build_backbone(params: Params, *, width: int, encoder: nn.Module | None) -> Backbone:
-    """Build the backbone for features of `width` numbers per frame.
+def build_backbone(
+    params: Params, *, width: int, bands: int | None = None, encoder: nn.Module | None
+) -> Backbone:
+    """Build the backbone for features of `width` numbers per frame, of which the first `bands` (None: all) are bands.
 
     Its initial weights follow from `params.seed`, or from the file that its settings name.
     """
     torch.manual_seed(params.seed)
     settings = backbone_settings(params)
-    backbone = backbones.build(params.backbone, dim=params.dim, width=width, encoder=encoder, **settings)
+    backbone = backbones.build(
+        params.backbone, dim=params.dim, width=width, bands=bands, encoder=encoder, **settings
+    )
     backbone.load_pretrained()
     return backbone
 
@@ -122,7 +127,9 @@ def check_params(params: Params) -> None:
     # The meta device takes no memory, but its first initialisation imports the compiler: half of the time of `check`.
     with nullcontext() if architecture is None else torch.device("meta"):
         encoder = None if architecture is None else encoders.build(architecture)
-        backbone = build_backbone(params, width=front_end.width, encoder=encoder)
+        backbone = build_backbone(
+            params, width=front_end.width, bands=log_energy_bands(front_end), encoder=encoder
+        )
     crop_frames(params, front_end, backbone)
     check_clip_lengths(params, front_end)
     check_baselines(params.embed.baselines)

@@ -72,15 +72,17 @@ class VariantCrops:
     """Crops of a random variant of each utterance.
 
     The rows (K N,) of `crops` are N utterances, then each augmented copy of all of them in the same order. For each
-    utterance of a batch, one of the K variants is drawn with equal probability.
+    utterance of a batch, itself is drawn with probability `clean_fraction`, otherwise one of its K - 1 copies.
     """
 
-    def __init__(self, crops: Crops, *, utterances: int, variants: int) -> None:
+    def __init__(self, crops: Crops, *, utterances: int, variants: int, clean_fraction: float) -> None:
         self._crops, self._utterances, self._variants = crops, utterances, variants
+        self._clean_fraction = clean_fraction
 
     def draw(self, batch: IntArray, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Draw variants of the utterances at positions `batch`, below N, and their crops."""
-        variants = rng.integers(self._variants, size=len(batch))
+        copies = rng.integers(1, self._variants, size=len(batch))
+        variants = np.where(rng.random(len(batch)) < self._clean_fraction, 0, copies)
         return self._crops.draw(batch + self._utterances * variants, rng)
 
     def cut(self, drawn: tuple[Tensor, ...]) -> Tensor:

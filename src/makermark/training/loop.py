@@ -70,6 +70,7 @@ def train(
     device: torch.device,
     precision: torch.dtype,
     features_on: str,
+    clean_fraction: float,
     deterministic: bool,
     resume: ResumeFile,
     report: Callable[[EpochMetrics], None],
@@ -78,7 +79,7 @@ def train(
 
     - `rows` (N,) are the cache rows of the training utterances and `labels` (N,) their system numbers; the sampler
       yields positions into both. `rows` (K N,) may continue with augmented copies of all utterances in the same
-      order: then one of the K variants is drawn each time.
+      order: then each crop is of the utterance itself with probability `clean_fraction`, otherwise of a copy.
     - `evaluate` returns the dev EER in percent. It is called every `evaluate_every_epochs` and after the last epoch.
     - `features_on` is `auto`, `host` or `device`; see `build_crops`.
     - `deterministic` requests bit-identical results of a CUDA device; a CPU gives them in any case.
@@ -106,7 +107,7 @@ def train(
     history, best = list(state.history), BestWeights(state.best_epoch, state.best_eer_percent, state.best)
     crops: Crops = build_crops(features_on, cache, rows, frames=crop_frames, device=device)
     if (variants := len(rows) // len(labels)) > 1:
-        crops = VariantCrops(crops, utterances=len(labels), variants=variants)
+        crops = VariantCrops(crops, utterances=len(labels), variants=variants, clean_fraction=clean_fraction)
     function = partial(take_step, backbone, loss, optimizer, crops, device=device, precision=precision)
     step: StepFunction = GraphedStep(function, device) if graphed else EagerStep(function, device)
     for epoch in range(state.epoch, epochs):

@@ -38,6 +38,7 @@ from makermark.models.feature_spec import (
     build_front_end,
     encoder_architecture,
     front_end_name,
+    log_energy_bands,
     select_cached_rows,
 )
 from makermark.scoring.pairs import score_all_pairs
@@ -82,7 +83,8 @@ def train_experiment(
     front_end = build_front_end(params, front_end_name(params))
     architecture = encoder_architecture(params)
     encoder = None if architecture is None else encoders.load(params.ssl.model, layer=params.ssl.layer)
-    backbone = build_backbone(params, width=front_end.width, encoder=encoder)
+    bands = log_energy_bands(front_end)
+    backbone = build_backbone(params, width=front_end.width, bands=bands, encoder=encoder)
     frames = crop_frames(params, front_end, backbone)
     precision = choose_precision(params.train.precision, device)
     run_loop = partial(
@@ -95,6 +97,7 @@ def train_experiment(
         device=device,
         precision=precision,
         features_on=params.train.features_on,
+        clean_fraction=params.train.clean_fraction,
         deterministic=params.train.deterministic,
     )
     batch_frames = round(params.embed.batch_seconds * front_end.frames_per_second)
@@ -175,6 +178,7 @@ def train_experiment(
             encoder=None if architecture is None else dataclasses.asdict(architecture),
             front_end=front_end.name,
             width=front_end.width,
+            bands=bands,
             front_end_parameters=dict(front_end.parameters()),
             feature_fingerprint=data.cache.fingerprint,
             params=params.model_dump(),

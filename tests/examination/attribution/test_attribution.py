@@ -21,7 +21,7 @@ from makermark.examination.attribution.methods import (
 from makermark.foundation.errors import AttributionError
 from makermark.models import backbones
 from makermark.models.backbones import BACKBONES
-from makermark.models.backbones.base import FILTER_BANKS
+from makermark.models.backbones.base import CHANGES, FILTER_BANKS
 from tests_support import LOG_MELS
 
 BANDS, DIM = 40, 6
@@ -52,7 +52,7 @@ def random_features(frames=60, seed=0):
 
 def test_every_filterbank_backbone_supports_attribution():
     assert sorted(SMALL) == sorted(name for name, kind in BACKBONES.items() if kind.first_layer)
-    over = [name for name, kind in BACKBONES.items() if kind.front_end in FILTER_BANKS]
+    over = [name for name, kind in BACKBONES.items() if kind.front_end in (*FILTER_BANKS, CHANGES)]
     assert sorted(over) == sorted(SMALL)
 
 
@@ -71,6 +71,32 @@ def test_similarity_is_the_cosine_of_the_backbone_embedding(name):
         bands[0], untrained_statistics if name == "spectral-statistics" else over_time, atol=2e-3
     )
     assert not any(module._forward_pre_hooks for module in backbone.modules())
+
+
+def test_attribution_keeps_what_the_front_end_gives_besides_the_bands():
+    """The changes of short windows stay those of the clip: the bands alone are attributed."""
+    torch.manual_seed(0)
+    backbone = backbones.build(
+        "spectral-statistics",
+        dim=DIM,
+        width=BANDS + 4,
+        bands=BANDS,
+        front_end="linear-fbank-changes",
+        active_range_db=40.0,
+    ).eval()
+    centroid = np.arange(1.0, 1 + DIM)
+    changes = np.random.default_rng(3).normal(size=(60, 4)).astype(np.float16)
+    features = np.concatenate([random_features(), changes], axis=1)
+    model = SimilarityModel(backbone, centroid, front_end="linear-fbank-changes")
+    bands = model.normalised_bands(features)
+    embedding = backbone(torch.from_numpy(features)[None])[0].detach().numpy()
+    expected = embedding @ centroid / np.linalg.norm(embedding) / np.linalg.norm(centroid)
+    assert bands.shape == (1, 60, BANDS)
+    assert model(bands).item() == pytest.approx(expected, abs=1e-5)
+    attribution = integrated_gradients(model, bands)
+    cosine, baseline = cosine_and_baseline(model, bands)
+    assert attribution.shape == (60, BANDS)
+    assert attribution.sum() == pytest.approx(cosine - baseline, abs=0.02)
 
 
 def test_attribution_keeps_the_frames_that_the_backbone_selects():

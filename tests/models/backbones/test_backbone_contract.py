@@ -26,9 +26,20 @@ SETTINGS = {
     name: {**settings, **SMALLER.get(name, {}), **(PRETRAINED if BACKBONES[name].uses_ssl_encoder else {})}
     for name, settings in read_params(Path(__file__).parents[3] / "params.yaml").backbones.items()
 }
-WIDTHS = {"fbank": 40, "linear-fbank": 80, "waveform": 1}
-FRAMES = {"fbank": 60, "linear-fbank": 60, "waveform": 16000}  # of the test utterances
-SILENCE = {"fbank": -13.8, "linear-fbank": -13.8, "waveform": 0.0}  # log(1e-6), and no sound
+WIDTHS = {"fbank": 40, "linear-fbank": 80, "linear-fbank-changes": 136, "waveform": 1}
+BANDS = {"linear-fbank-changes": 80}  # the other front ends have nothing else
+FRAMES = {
+    "fbank": 60,
+    "linear-fbank": 60,
+    "linear-fbank-changes": 60,
+    "waveform": 16000,
+}  # of the test utterances
+SILENCE = {
+    "fbank": -13.8,
+    "linear-fbank": -13.8,
+    "linear-fbank-changes": -13.8,
+    "waveform": 0.0,
+}  # log(1e-6), and no sound
 DIM = 12
 
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
@@ -38,7 +49,14 @@ def backbone_of(name: str, *, seed: int = 0) -> Backbone:
     torch.manual_seed(seed)
     front_end = BACKBONES[name].front_end_name(**SETTINGS[name])
     encoder = small_encoder() if BACKBONES[name].uses_ssl_encoder else None
-    net = backbones.build(name, dim=DIM, width=WIDTHS[front_end], encoder=encoder, **SETTINGS[name])
+    net = backbones.build(
+        name,
+        dim=DIM,
+        width=WIDTHS[front_end],
+        bands=BANDS.get(front_end),
+        encoder=encoder,
+        **SETTINGS[name],
+    )
     net.front_end = front_end  # of params.yaml, for `speech_like`
     return net
 

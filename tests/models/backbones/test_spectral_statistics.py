@@ -137,3 +137,51 @@ def test_size_is_that_of_one_linear_layer() -> None:
 def test_build_raises_for_a_front_end_without_bands() -> None:
     with pytest.raises(ParamsError, match=r"spectral-statistics: front_end is 'waveform'; it must be one of"):
         network(front_end="waveform")
+
+
+def network_with_changes(*, changes: int) -> Backbone:
+    torch.manual_seed(0)
+    return backbones.build(
+        "spectral-statistics",
+        dim=5,
+        width=BANDS + changes,
+        bands=BANDS,
+        front_end="linear-fbank-changes",
+        active_range_db=20.0,
+    )
+
+
+@torch.no_grad()
+def test_changes_add_their_mean_and_deviation_over_the_active_frames() -> None:
+    """A linear layer of zeros but for the statistics of one value of the changes gives exactly these."""
+    net = network_with_changes(changes=3)
+    features = torch.cat([with_pauses(log_energies(frames=40), depth_db=60), torch.randn(4, 40, 3)], dim=2)
+    for seed in range(3):
+        net.train()(features + seed)
+    net.eval()
+    first = net.embedding.in_features - 6
+    net.embedding.weight.zero_()
+    net.embedding.bias.zero_()
+    net.embedding.weight[0, first + 1] = net.embedding.weight[1, first + 4] = 1.0
+    for norm in (net.statistics_norm, net.embedding_norm):
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1 - norm.eps)
+    embeddings = net(features)
+    x, changes = features[..., :BANDS].double().numpy(), features[..., BANDS:].double().numpy()
+    scale = (net.changes_norm.running_var[1].double() + net.changes_norm.eps).sqrt().item()
+    for row, energies, values in zip(embeddings, x, changes, strict=True):
+        decibels = 10 * np.log10(np.exp(energies.mean(axis=1)))
+        active = (
+            values[decibels >= decibels.max() - 20, 1] - net.changes_norm.running_mean[1].item()
+        ) / scale
+        assert len(active) < len(values)
+        expected = [active.mean(), np.sqrt(active.var() + 1e-5), 0, 0, 0]
+        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_padded_utterances_with_changes_equal_those_alone() -> None:
+    net = network_with_changes(changes=3).eval()
+    features, lengths = torch.cat([log_energies(), torch.randn(4, 30, 3)], dim=2), [30, 3, 17, 8]
+    alone = torch.cat([net(x[None, :length]) for x, length in zip(features, lengths, strict=True)])
+    torch.testing.assert_close(net(features, torch.tensor(lengths)), alone, rtol=1e-4, atol=1e-5)

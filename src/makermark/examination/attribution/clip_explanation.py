@@ -13,6 +13,7 @@ from torch import Tensor
 from makermark.examination.attribution.deletion_test import DeletionResult, run_deletion_test
 from makermark.examination.attribution.methods import METHODS, SimilarityModel, cosine_and_baseline
 from makermark.features.fbank import FilterBank
+from makermark.features.linear_fbank_changes import LinearFbankChanges
 from makermark.foundation.arrays import Float32Array, FloatArray
 from makermark.foundation.errors import TracerError
 from makermark.tracing.extractor import Audio
@@ -115,7 +116,7 @@ def prepare_clip(
     """
     front_end = tracer.extractor.front_end
     model = SimilarityModel(tracer.extractor.backbone, tracer.centroid(system), front_end=front_end.name)
-    assert isinstance(front_end, FilterBank)  # otherwise SimilarityModel raises
+    assert isinstance(front_end, FilterBank | LinearFbankChanges)  # otherwise SimilarityModel raises
     rate_hz = front_end.sample_rate_hz
     waveform, first = tracer.load_clip(audio).waveform, round(start_s * rate_hz)
     segment = waveform[first : first + round(longest_s * rate_hz)]
@@ -123,11 +124,11 @@ def prepare_clip(
         raise TracerError(
             f"nothing to explain from {start_s:g} s on: the clip has {len(waveform) / rate_hz:.1f} s"
         )
-    features = front_end.transform([segment])[0]
+    features, bands_hz = front_end.transform([segment])[0], front_end.band_centres_hz()
     return ClipBands(
         model=model,
         bands=model.normalised_bands(features),
-        log_energies=features.astype(np.float32),
+        log_energies=features[:, : len(bands_hz)].astype(np.float32),
         times_s=start_s + np.arange(len(features)) / front_end.frames_per_second,
-        bands_hz=front_end.band_centres_hz(),
+        bands_hz=bands_hz,
     )

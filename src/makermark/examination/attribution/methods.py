@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from makermark.foundation.arrays import Float32Array, FloatArray
 from makermark.foundation.errors import AttributionError, install_hint
 from makermark.models.backbones import BACKBONES, Backbone
-from makermark.models.backbones.base import FILTER_BANKS
+from makermark.models.backbones.base import CHANGES, FILTER_BANKS
 
 INTEGRATION_STEPS = 24  # points of the Gauss-Legendre rule along the path
 BATCH_FRAMES = 2000  # frames in one forward pass
@@ -35,13 +35,14 @@ class SimilarityModel(nn.Module):
     mean of a band, and a change of one cell does not rescale other cells. (Before the normalisation, a path from the
     mean to the clip would only be rescaled by it.)
 
-    If the backbone selects frames by their log energies, the selection is that of the clip whose bands were computed
-    last: changed bands do not change it.
+    Two things are those of the clip whose bands were computed last, and changed bands do not change them: the frames
+    that the backbone selects by their log energies, if it does, and what the front end gives besides the bands.
 
     It uses a copy of the backbone, so that its hooks do not affect other users of the backbone.
     """
 
     centroid: Tensor
+    _features: Tensor | None = None  # (1, T, F or more): of the clip
     _selected: Tensor | None = None  # (1, T) bool: of the clip, if the backbone selects frames
 
     def __init__(self, backbone: Backbone, centroid: FloatArray, *, front_end: str) -> None:
@@ -50,7 +51,7 @@ class SimilarityModel(nn.Module):
         Raises AttributionError for a backbone that does not read filterbanks.
         """
         super().__init__()
-        if front_end not in FILTER_BANKS or not backbone.first_layer:
+        if front_end not in (*FILTER_BANKS, CHANGES) or not backbone.first_layer:
             raise AttributionError(
                 f"{type(backbone).__name__} reads {front_end}; attribution supports backbones that read filter banks: "
                 f"{', '.join(kind.__name__ for kind in BACKBONES.values() if kind.first_layer)}"
@@ -77,7 +78,7 @@ class SimilarityModel(nn.Module):
         return self.backbone.get_submodule(name)
 
     def normalised_bands(self, features: NDArray[np.floating[Any]]) -> Tensor:
-        """Return the input (1, T, F) of the first layer for features (T, F); short clips are repeated."""
+        """Return the input (1, T, F) of the first layer for features (T, F or more); short clips are repeated."""
         inputs: list[Tensor] = []
         hooks = [self.first_layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))]
         if self.frame_selection is not None:
@@ -85,9 +86,10 @@ class SimilarityModel(nn.Module):
         repeats = -(-self.backbone.min_frames // len(features))
         try:
             with torch.no_grad():
-                self.backbone(
-                    torch.from_numpy(np.tile(features, (repeats, 1))[None]).to(self.centroid.device)
+                self._features = torch.from_numpy(np.tile(features, (repeats, 1))[None]).to(
+                    self.centroid.device
                 )
+                self.backbone(self._features)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -115,7 +117,8 @@ class SimilarityModel(nn.Module):
             selected = self._selected.expand(len(bands), -1)
             hooks.append(self.frame_selection.register_forward_hook(lambda *_: selected))
         try:
-            embeddings = self.backbone(bands.detach())
+            features = bands.detach() if self._features is None else self._features.expand(len(bands), -1, -1)
+            embeddings = self.backbone(features)
         finally:
             for hook in hooks:
                 hook.remove()

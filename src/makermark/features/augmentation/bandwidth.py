@@ -24,8 +24,13 @@ LOW_PASS_TAPS = 513
 
 def telephone(waveform: Samples, context: AugmentationContext) -> Samples:
     """Band-pass from 300 to 3400 Hz at 8 kHz, without coding and without delay."""
+    return telephone_band(waveform, TELEPHONE_BAND_HZ)
+
+
+def telephone_band(waveform: Samples, band_hz: tuple[float, float]) -> Samples:
+    """Band-pass between the two frequencies at 8 kHz, -3 dB at each, without coding and without delay."""
     narrow = resample(waveform, SAMPLE_RATE_HZ, TELEPHONE_RATE_HZ)
-    sections = butter(FILTER_ORDER, TELEPHONE_BAND_HZ, "bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
+    sections = butter(FILTER_ORDER, band_hz, "bandpass", fs=TELEPHONE_RATE_HZ, output="sos")
     band = sosfiltfilt(sections, narrow).astype(np.float32)
     return fit_length(resample(band, TELEPHONE_RATE_HZ, SAMPLE_RATE_HZ), len(waveform))
 

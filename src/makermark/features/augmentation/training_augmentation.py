@@ -1,7 +1,8 @@
 """Random augmentation for training: kinds of augmentation, drawn anew for every utterance and copy.
 
 Left out of training, so that the robustness test has unseen conditions: G.722, G.726, AAC, the telephone band without
-coding, babble, replay, noise below 5 dB, halls, and the rooms of the conditions (training uses others of that kind).
+coding (training has other bands, before G.711 and AMR), babble, replay, noise below 5 dB, halls, and the rooms of the
+conditions (training uses others of that kind).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from makermark.features.augmentation.bandwidth import telephone_band
 from makermark.features.augmentation.base import SAMPLE_RATE_HZ, AugmentationContext, Transform
 from makermark.features.augmentation.codecs import AMR_BITS_PER_SECOND, encode_decode
 from makermark.features.augmentation.noise import add_noise
@@ -20,16 +22,22 @@ from makermark.features.front_end import Features, FrontEnd, Scalar
 from makermark.foundation.audio import Samples
 from makermark.foundation.errors import ParamsError
 
-AUGMENTATION_VERSION = 1  # increase when the same kind and copy would give another waveform
+AUGMENTATION_VERSION = 2  # increase when the same kind and copy would give another waveform
 MP3_BITS_PER_SECOND = (16000, 24000, 32000, 48000, 64000)
 OPUS_BITS_PER_SECOND = (6000, 8000, 12000, 16000, 24000)
+NARROWBAND = ("mulaw", "amr")
+HANDSET_SHARE = 0.5
+LOWEST_HZ, HIGHEST_HZ = (150.0, 400.0), (3200.0, 3700.0)  # edges of the telephone bands
 SNR_DB = (5.0, 25.0)
 ROOMS = 24
 FIRST_ROOM = 1000  # beyond the room numbers of the conditions
 
 
 def random_codec(waveform: Samples, context: AugmentationContext) -> Samples:
-    """Encode and decode with G.711, AMR, MP3 or Opus, with equal probability, at a random bit rate."""
+    """Encode and decode with G.711, AMR, MP3 or Opus, with equal probability, at a random bit rate.
+
+    Half of the speech for G.711 and AMR passes a random telephone band first, as in a handset.
+    """
     bit_rates = {
         "mulaw": (0,),
         "amr": AMR_BITS_PER_SECOND,
@@ -37,6 +45,9 @@ def random_codec(waveform: Samples, context: AugmentationContext) -> Samples:
         "opus": OPUS_BITS_PER_SECOND,
     }
     name = str(context.rng.choice(list(bit_rates)))
+    if name in NARROWBAND and context.rng.random() < HANDSET_SHARE:
+        band_hz = float(context.rng.uniform(*LOWEST_HZ)), float(context.rng.uniform(*HIGHEST_HZ))
+        waveform = telephone_band(waveform, band_hz)
     return encode_decode(waveform, name, int(context.rng.choice(bit_rates[name])))
 
 

@@ -27,13 +27,20 @@ BACKBONES: dict[str, type[Backbone]] = {
 
 
 def build(
-    name: str, *, dim: int, width: int, encoder: nn.Module | None = None, **settings: str | int | float | bool
+    name: str,
+    *,
+    dim: int,
+    width: int,
+    bands: int | None = None,
+    encoder: nn.Module | None = None,
+    **settings: str | int | float | bool,
 ) -> Backbone:
     """Build the backbone `name` for features of `width` values per frame and embeddings of `dim` dimensions.
 
-    `settings` are exactly the other keyword arguments of the backbone's constructor; `encoder` is the SSL encoder
-    for backbones that contain one. Initial weights come from torch's global generator. Raises ParamsError for an
-    unknown name, for unknown, missing or invalid settings, and for `dim` below 1.
+    The first `bands` values of a frame are log energies of bands; None: all of them. `settings` are exactly the other
+    keyword arguments of the backbone's constructor; `encoder` is the SSL encoder for backbones that contain one.
+    Initial weights come from torch's global generator. Raises ParamsError for an unknown name, for unknown, missing
+    or invalid settings, and for `dim` below 1.
     """
     if dim < 1:
         raise ParamsError(f"backbone {name}: dim is {dim}; it must be at least 1")
@@ -41,12 +48,12 @@ def build(
         BACKBONES,
         name,
         kind="backbone",
-        facts={"dim": dim, "width": width, "encoder": encoder},
+        facts={"dim": dim, "width": width, "bands": bands or width, "encoder": encoder},
         settings=settings,
     )
 
 
 def check(name: str, **settings: str | int | float | bool) -> None:
     """Raise ParamsError for an unknown name, and for unknown, missing or wrongly typed settings."""
-    facts = dict.fromkeys(("dim", "width", "encoder"))
+    facts = dict.fromkeys(("dim", "width", "bands", "encoder"))
     check_settings(BACKBONES, name, kind="backbone", facts=facts, settings=settings)

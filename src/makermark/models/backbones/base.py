@@ -15,6 +15,7 @@ from makermark.foundation.errors import ParamsError
 
 Setting = str | int | float | bool
 FILTER_BANKS = ("fbank", "linear-fbank")  # front ends of the same kind: bands over time
+CHANGES = "linear-fbank-changes"  # bands, then the changes of short windows within a frame
 MEAN_AND_VARIANCE, MEAN = NORMALISATIONS = ("mean-variance", "mean")  # of each band over an utterance
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from makermark.foundation.errors import ParamsError
 from makermark.models.backbones.base import (
+    CHANGES,
     FILTER_BANKS,
     Backbone,
     Setting,
@@ -34,43 +35,48 @@ class SpectralStatistics(Backbone):
     - standard deviation of the first and second differences of x over time: how smoothly frames follow one another;
     - mean and standard deviation of the second differences of x over the bands: the fine structure of the spectrum.
 
+    Front end `linear-fbank-changes` adds mean and standard deviation of the changes of short windows within a frame,
+    each normalised over the training frames: what a vocoder does to phases.
+
     Each statistic is normalised over the training crops; a linear layer with batch normalisation after it gives the
     embedding. Without hidden layers there is little to overfit: systems that are not in training are told apart better
     than by the deep backbones (docs/generalisation.md). It is an x-vector (Snyder et al. 2018) whose frame-level layers
     are fixed differences. Raises ParamsError for a negative `active_range_db`.
     """
 
-    front_end = "linear-fbank"
+    front_end = CHANGES
     supports_cuda_graph = True
     first_layer = "streams"
     frame_selection = "active_frames"
     min_frames = 3  # second differences need three
 
-    def __init__(self, *, dim: int, width: int, front_end: str, active_range_db: float) -> None:
+    def __init__(self, *, dim: int, width: int, bands: int, front_end: str, active_range_db: float) -> None:
         super().__init__()
         self.front_end_name(front_end=front_end)
         self.active_frames = ActiveFrames(active_range_db)
-        self.bands_norm = nn.BatchNorm1d(width, affine=False)
+        self.bands, changes = bands, width - bands
+        self.bands_norm = nn.BatchNorm1d(bands, affine=False)
+        self.changes_norm = nn.BatchNorm1d(changes, affine=False) if changes else None
         self.streams = Streams()
-        curved = max(width - 2, 0)
-        self.statistics_norm = nn.BatchNorm1d(4 * width + 2 * curved)
-        self.embedding = nn.Linear(4 * width + 2 * curved, dim)
+        statistics = 4 * bands + 2 * max(bands - 2, 0) + 2 * changes
+        self.statistics_norm = nn.BatchNorm1d(statistics)
+        self.embedding = nn.Linear(statistics, dim)
         self.embedding_norm = nn.BatchNorm1d(dim)
 
     @classmethod
     def front_end_name(cls, **settings: Setting) -> str:
         """Return the setting `front_end`. Raises ParamsError if it is unknown."""
-        return check_front_end(settings, FILTER_BANKS, name="spectral-statistics")
+        return check_front_end(settings, (*FILTER_BANKS, CHANGES), name="spectral-statistics")
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed log energies (B, T, F) as (B, dim), not normalised.
+        """Embed features (B, T, F + changes) as (B, dim), not normalised: F log energies, then changes, if any.
 
         With `lengths` (B,), in frames, finite padding does not change the result. Raises ValueError for lengths in
         training mode, and for an utterance shorter than `min_frames`.
         """
         self.check_lengths(features, lengths, name="spectral-statistics")
         with torch.autocast(features.device.type, enabled=False):
-            x = features.float()
+            x = features[..., : self.bands].float()
             active = self.active_frames(x, lengths)
             gain, _ = mean_and_deviation(x.mean(dim=2, keepdim=True).transpose(1, 2), active)  # (B, 1)
             bands = self.bands_norm((x - gain[..., None]).transpose(1, 2))
@@ -80,10 +86,12 @@ class SpectralStatistics(Backbone):
             shape_mean, shape_deviation = mean_and_deviation(shape, active)
             _, changes = mean_and_deviation(change, both)
             _, curvatures = mean_and_deviation(curvature, both[:, 1:] & both[:, :-1])
-            statistics = torch.cat(
-                [mean, deviation, changes, curvatures, shape_mean, shape_deviation], dim=1
-            )  # (B, S)
-            embeddings: Tensor = self.embedding_norm(self.embedding(self.statistics_norm(statistics)))
+            parts = [mean, deviation, changes, curvatures, shape_mean, shape_deviation]
+            if self.changes_norm is not None:
+                within = self.changes_norm(features[..., self.bands :].float().transpose(1, 2))
+                parts += mean_and_deviation(within, active)
+            statistics = self.statistics_norm(torch.cat(parts, dim=1))  # (B, S)
+            embeddings: Tensor = self.embedding_norm(self.embedding(statistics))
         return embeddings
 
 

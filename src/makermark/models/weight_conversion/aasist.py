@@ -108,7 +108,9 @@ def identify_configuration(weights: dict[str, Tensor], source: Path) -> str:
     mismatches = {}
     for configuration, settings in CONFIGURATIONS.items():
         with torch.device("meta"):
-            network = backbones.build("aasist", dim=1, width=1, encoder=None, initial="", **settings)
+            network = backbones.build(
+                "aasist", dim=1, width=1, bands=None, encoder=None, initial="", **settings
+            )
         expected = {
             n: list(w.shape) for n, w in network.state_dict().items() if not n.startswith(UNPUBLISHED)
         }
