@@ -14,6 +14,7 @@ Legend of axes: N clips, L lengths, S systems, D dimensions, G groups of systems
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -400,11 +401,13 @@ def unknown_threshold(scores: FloatArray, systems: StrArray, *, rate: float) -> 
     threshold = accept_threshold(scores, rate=rate)
     if len(np.unique(systems)) < MIN_LEFT_OUT_SYSTEMS:
         return threshold
-    for allowed in range(int(np.sum(scores > threshold)), 0, -1):
-        share = allowed / len(scores)
-        if left_out_rate(scores, systems, rate=share) <= rate:
-            return accept_threshold(scores, rate=share)
-    return float(np.max(scores))
+    # The left-out rate never falls with the share of clips that may exceed the threshold: bisection finds the largest.
+    allowed = bisect_right(
+        range(1, int(np.sum(scores > threshold)) + 1),
+        rate,
+        key=lambda count: left_out_rate(scores, systems, rate=count / len(scores)),
+    )
+    return accept_threshold(scores, rate=allowed / len(scores)) if allowed else float(np.max(scores))
 
 
 @dataclass(frozen=True)

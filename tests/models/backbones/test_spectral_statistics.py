@@ -152,17 +152,17 @@ def network_with_changes(*, changes: int) -> Backbone:
 
 
 @torch.no_grad()
-def test_changes_add_their_mean_and_deviation_over_the_active_frames() -> None:
-    """A linear layer of zeros but for the statistics of one value of the changes gives exactly these."""
+def test_changes_add_their_mean_over_the_active_frames() -> None:
+    """A linear layer of zeros but for the statistic of one value of the changes gives exactly this."""
     net = network_with_changes(changes=3)
     features = torch.cat([with_pauses(log_energies(frames=40), depth_db=60), torch.randn(4, 40, 3)], dim=2)
     for seed in range(3):
         net.train()(features + seed)
     net.eval()
-    first = net.embedding.in_features - 6
+    first = net.embedding.in_features - 3
     net.embedding.weight.zero_()
     net.embedding.bias.zero_()
-    net.embedding.weight[0, first + 1] = net.embedding.weight[1, first + 4] = 1.0
+    net.embedding.weight[0, first + 1] = 1.0
     for norm in (net.statistics_norm, net.embedding_norm):
         norm.running_mean.zero_()
         norm.running_var.fill_(1 - norm.eps)
@@ -175,8 +175,7 @@ def test_changes_add_their_mean_and_deviation_over_the_active_frames() -> None:
             values[decibels >= decibels.max() - 20, 1] - net.changes_norm.running_mean[1].item()
         ) / scale
         assert len(active) < len(values)
-        expected = [active.mean(), np.sqrt(active.var() + 1e-5), 0, 0, 0]
-        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(row, [active.mean(), 0, 0, 0, 0], rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()

@@ -35,8 +35,8 @@ class SpectralStatistics(Backbone):
     - standard deviation of the first and second differences of x over time: how smoothly frames follow one another;
     - mean and standard deviation of the second differences of x over the bands: the fine structure of the spectrum.
 
-    Front end `linear-fbank-changes` adds mean and standard deviation of the changes of short windows within a frame,
-    each normalised over the training frames: what a vocoder does to phases.
+    Front end `linear-fbank-changes` adds the mean of the changes of short windows within a frame: what a vocoder does
+    to phases. Their standard deviations improve known systems only, and harm others (docs/generalisation.md).
 
     Each statistic is normalised over the training crops; a linear layer with batch normalisation after it gives the
     embedding. Without hidden layers there is little to overfit: systems that are not in training are told apart better
@@ -58,7 +58,7 @@ class SpectralStatistics(Backbone):
         self.bands_norm = nn.BatchNorm1d(bands, affine=False)
         self.changes_norm = nn.BatchNorm1d(changes, affine=False) if changes else None
         self.streams = Streams()
-        statistics = 4 * bands + 2 * max(bands - 2, 0) + 2 * changes
+        statistics = 4 * bands + 2 * max(bands - 2, 0) + changes
         self.statistics_norm = nn.BatchNorm1d(statistics)
         self.embedding = nn.Linear(statistics, dim)
         self.embedding_norm = nn.BatchNorm1d(dim)
@@ -89,7 +89,7 @@ class SpectralStatistics(Backbone):
             parts = [mean, deviation, changes, curvatures, shape_mean, shape_deviation]
             if self.changes_norm is not None:
                 within = self.changes_norm(features[..., self.bands :].float().transpose(1, 2))
-                parts += mean_and_deviation(within, active)
+                parts.append(mean_and_deviation(within, active)[0])
             statistics = self.statistics_norm(torch.cat(parts, dim=1))  # (B, S)
             embeddings: Tensor = self.embedding_norm(self.embedding(statistics))
         return embeddings
