@@ -28,7 +28,12 @@ from makermark.tracing.bundle import read_bundle
 from makermark.tracing.gallery import read_gallery, write_gallery
 from makermark.tracing.tracer import Tracer
 
-pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("error::RuntimeWarning"),
+    pytest.mark.filterwarnings(
+        "error::pytest.PytestUnraisableExceptionWarning"
+    ),  # of a callback of a decoder
+]
 RATE_HZ = 16000
 SPEECH = (0.3 * np.random.default_rng(0).standard_normal(RATE_HZ // 2)).astype(np.float32)
 

@@ -95,12 +95,10 @@ class FileSlice(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position; raises OSError before the start."""
+        """Move the position, to 0 if it would be before the start: soundfile prints a traceback if this raises."""
         position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise OSError(f"position {position} is before the start")
-        self._position = position
-        return position
+        self._position = max(0, position)
+        return self._position
 
     def tell(self) -> int:
         """Return the position."""
