@@ -107,7 +107,7 @@ def assert_one_line(error, path=None):
 
 
 @pytest.mark.parametrize("suffix", AUDIO)
-def test_damaged_audio_is_decoded_or_refused_in_one_line(suffix, tmp_path, fuzz):
+def test_damaged_audio_is_decoded_or_refused_in_one_line(suffix, tmp_path, fuzz, capfd):
     whole, path = AUDIO[suffix](), tmp_path / f"clip.{suffix}"
     path.write_bytes(whole)
     assert len(audio.load(path, sample_rate_hz=RATE_HZ).waveform) > RATE_HZ // 4
@@ -123,6 +123,7 @@ def test_damaged_audio_is_decoded_or_refused_in_one_line(suffix, tmp_path, fuzz)
             assert len(recording.waveform) <= 600 * RATE_HZ
 
     assert fuzz(check) > 0
+    assert "Traceback" not in capfd.readouterr().err  # of a callback of a decoder
 
 
 TABLE = pd.DataFrame(

@@ -265,6 +265,8 @@ def test_recordings_above_2_gib_are_read_whole(tmp_path):
         part.seek(2**31 + 2990)
         assert part.read() == bytes(10) + b"marker" + bytes(494)
         assert part.read(1) == b""
+        part.seek(2**63 - 100)
+        assert part.read(1) == b""
         assert [part.seek(*target) for target in ((-1,), (-(2**32), io.SEEK_END))] == [0, 0]
 
 

@@ -88,6 +88,8 @@ class FileSlice(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into `buffer` and return the number of bytes, which may be smaller than its size."""
         count = min(len(buffer), max(0, self._size - self._position))
+        if count == 0:
+            return 0  # a position may be too large for the file below
         self._file.seek(self._start + self._position)
         content = self._file.read(count)
         buffer[: len(content)] = content
