@@ -88,6 +88,8 @@ class FileSlice(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into `buffer` and return the number of bytes, which may be smaller than its size."""
         count = min(len(buffer), max(0, self._size - self._position))
+        if count == 0:
+            return 0  # a position may be too large for the file below
         self._file.seek(self._start + self._position)
         content = self._file.read(count)
         buffer[: len(content)] = content
@@ -95,12 +97,10 @@ class FileSlice(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position; raises OSError before the start."""
+        """Move the position, to 0 if it would be before the start: soundfile prints a traceback if this raises."""
         position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
-        if position < 0:
-            raise OSError(f"position {position} is before the start")
-        self._position = position
-        return position
+        self._position = max(0, position)
+        return self._position
 
     def tell(self) -> int:
         """Return the position."""
