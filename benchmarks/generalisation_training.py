@@ -36,6 +36,7 @@ from makermark.models.feature_spec import (
     BASELINE_FRONT_END,
     build_front_end,
     front_end_name,
+    log_energy_bands,
     select_cached_rows,
 )
 from makermark.scoring.pairs import PairMetrics, score_all_pairs
@@ -145,7 +146,7 @@ def execute(run: Run, inputs: Inputs) -> dict[str, Any]:
     front_end = build_front_end(params, name)
     manifest = read_manifest(inputs.corpus)
     cache = FeatureCache.open(inputs.features / front_end.name, front_end.parameters())
-    backbone = build_backbone(params, width=front_end.width, encoder=None)
+    backbone = build_backbone(params, width=front_end.width, bands=log_energy_bands(front_end), encoder=None)
     result: dict[str, Any] = {}
     if run.systems:
         rows = select_training_rows(select_cached_rows(manifest, cache, "train"), run)
@@ -235,6 +236,7 @@ def train_backbone(
         device=CPU,
         precision=choose_precision(params.train.precision, CPU),
         features_on="host",
+        clean_fraction=1.0,
         deterministic=False,
         resume=resume,
         report=lambda metrics: None,

@@ -40,14 +40,19 @@ def write_model(folder: Path) -> None:
         library_versions,
         save_checkpoint,
     )
-    from makermark.models.feature_spec import backbone_settings, build_front_end, front_end_name
+    from makermark.models.feature_spec import (
+        backbone_settings,
+        build_front_end,
+        front_end_name,
+        log_energy_bands,
+    )
     from makermark.training.components import build_backbone
 
     params = read_params(folder / "params.yaml")
     rows = read_manifest(folder / "data/corpus/manifest.parquet").rows
     systems = sorted(set(rows["system"][rows["split"] == "train"]))
     front_end = build_front_end(params, front_end_name(params))
-    backbone = build_backbone(params, width=front_end.width, encoder=None)
+    backbone = build_backbone(params, width=front_end.width, bands=log_energy_bands(front_end), encoder=None)
     settings = dict(params.settings("losses", params.loss))
     loss = losses.build(params.loss, num_systems=len(systems), dim=params.dim, **settings)
     metadata = CheckpointMetadata(
@@ -59,6 +64,7 @@ def write_model(folder: Path) -> None:
         systems=systems,
         front_end=front_end.name,
         width=front_end.width,
+        bands=log_energy_bands(front_end),
         front_end_parameters=dict(front_end.parameters()),
         feature_fingerprint="",
         params=params.model_dump(),
