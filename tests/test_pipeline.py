@@ -173,18 +173,35 @@ def test_repro_writes_complete_plots_checkpoints_and_caches(project):
     assert not list(project.rglob("*.draft*"))
 
 
+def log_energies(waveform: torch.Tensor, *, n_fft: int, hop: int, bands: int) -> torch.Tensor:
+    power = Spectrogram(n_fft, hop_length=hop, window_fn=torch.hamming_window)
+    filters = linear_fbanks(n_fft // 2 + 1, 0.0, 8000.0, bands, 16000)
+    return (power(waveform).T @ filters + 1e-6).log()
+
+
+def float32_features(waveform: torch.Tensor) -> torch.Tensor:
+    """Return what front end linear-fbank-changes computes, (T, 136), in float32 with torchaudio."""
+    frames = len(waveform) // 256
+    parts = [log_energies(waveform, n_fft=1024, hop=256, bands=80)[:frames]]
+    for window, bands in ((64, 8), (128, 20)):
+        levels = log_energies(waveform, n_fft=window, hop=window // 4, bands=bands)
+        steps = 1024 // window
+        change = levels[: frames * steps + 1].diff(dim=0).reshape(frames, steps, bands)
+        for values in (change, change.diff(dim=1)):
+            parts.append((values.square().mean(dim=1) + 1e-3).log())
+    return torch.cat(parts, dim=1)
+
+
 def test_float16_features_do_not_change_the_eer(project):
-    """The model on float32 log energies, computed with torchaudio, and rounded as in the cache."""
+    """The model on float32 features, computed with torchaudio, and rounded as in the cache."""
     manifest = read_manifest(project / "data/corpus/manifest.parquet")
     rows = manifest.rows[manifest.rows["split"] == "test"]
     network = load_checkpoint(project / "models/best").backbone
-    power = Spectrogram(1024, hop_length=256, window_fn=torch.hamming_window)
-    filters = linear_fbanks(513, 0.0, 8000.0, 80, 16000)
     exact, rounded = [], []
     with torch.inference_mode():
         for path in rows["path"]:
             waveform, _ = soundfile.read(manifest.audio_path(path), dtype="float32")
-            features = (power(torch.from_numpy(waveform)).T @ filters + 1e-6).log()[None]
+            features = float32_features(torch.from_numpy(waveform))[None]
             exact.append(network(features)[0].numpy())
             rounded.append(network(features.half().float())[0].numpy())
     systems = rows["system"].to_numpy(dtype=str)
