@@ -70,7 +70,7 @@ FIGURES = {
         "{trace[test][whole][seen_correct_percent]:.0f} % and the right family for "
         "{trace[test][whole][seen_family_percent]:.0f} %, and calls "
         "{trace[test][whole][seen_unknown_percent]:.0f} % unknown. "
-        "Of new systems it names {trace[test][whole][unseen_wrong_percent]:.0f} % wrongly.",
+        "Of new systems it names {trace[test][whole][unseen_wrong_percent]:.1f} % wrongly.",
         "The shipped model was trained on {trace[test][whole][seen_systems]} systems of the built-in corpus.",
         "AUROC {score[test][out_of_domain][max_logit][auroc_percent]:.0f} % "
         "[{score[test][out_of_domain][max_logit][auroc_ci95_percent][0]:.0f}, "

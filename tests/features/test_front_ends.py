@@ -226,6 +226,7 @@ def test_changes_tell_speech_from_its_griffin_lim_resynthesis(make_front_end):
         ("short_windows", [64, 1024], "contains 1024; a quarter of it .* at most half of it"),
         ("short_windows", "64", "short_windows is '64'; it takes a list"),
         ("short_bands", [8, 0], "n_bands is 0"),
+        ("short_bands", [32, 20], "contains 32 for a window of 64 samples; it must be at most 31"),
     ],
 )
 def test_changes_raise_for_setting_out_of_range(setting, value, message, make_front_end):

@@ -34,9 +34,13 @@ class LinearFbankChanges:
     - B values log(mean (z[j+1] - z[j])^2 + 0.001), over the steps from sample t hop_length to (t + 1) hop_length
     - B values log(mean (z[j+1] - 2 z[j] + z[j-1])^2 + 0.001), over the same steps
 
-    which do not depend on the gain. Stored as float16. T = samples // hop_length: the last frame of `LinearFbank` has
-    no successor. Raises ParamsError for a setting out of range, for lists of different lengths, and for a short window
-    whose quarter does not divide `hop_length`, or that leaves fewer than two steps in it.
+    which do not depend on the gain while the energies are far above `log_offset`. A short window holds less energy, so
+    that this is untrue of quiet recordings: at 20 dB below the speech of the built-in corpus, the mean of a value moves
+    by 0.8 of its standard deviation over the frames.
+
+    Stored as float16. T = samples // hop_length: the last frame of `LinearFbank` has no successor. Raises ParamsError
+    for a setting out of range, for lists of different lengths, for a short window whose quarter does not divide
+    `hop_length` or leaves fewer than two steps in it, and for more bands than a short window resolves.
     """
 
     name = "linear-fbank-changes"
@@ -68,6 +72,12 @@ class LinearFbankChanges:
             n_bands=n_bands,
             log_offset=log_offset,
         )
+        for window, count in zip(short_windows, short_bands, strict=True):
+            if count >= window // 2:
+                raise ParamsError(
+                    f"front end {self.name}: short_bands contains {count} for a window of {window} samples; it "
+                    f"must be at most {window // 2 - 1}, or bands would be empty"
+                )
         self._steps = [self._steps_in_frame(window, hop_length) for window in short_windows]
         self._short = [
             LinearFbank(

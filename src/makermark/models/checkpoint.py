@@ -167,11 +167,24 @@ def _read_metadata(path: Path) -> tuple[CheckpointMetadata, str]:
         isinstance(content[name], str) for name in ("backbone", "loss", "weights_sha256")
     ):
         raise CheckpointError(f"{path}: damaged: a value has another type; restore it or train again")
+    _check_sizes(path, content)
     digest = content.pop("weights_sha256")
     backbone, loss = content["backbone"], content["loss"]
     content["backbone_settings"] = EARLIER_BACKBONE_SETTINGS.get(backbone, {}) | content["backbone_settings"]
     content["loss_settings"] = EARLIER_LOSS_SETTINGS.get(loss, {}) | content["loss_settings"]
     return CheckpointMetadata(**content), digest
+
+
+def _check_sizes(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless dim, width and, if they are given, bands are whole numbers that fit together."""
+    dim, width, bands = (content.get(name) for name in ("dim", "width", "bands"))
+    for name, size in (("dim", dim), ("width", width), ("bands", width if bands is None else bands)):
+        if type(size) is not int or size < 1:
+            raise CheckpointError(f"{path}: damaged: {name} is {size!r}; restore it or train again")
+    if bands is not None and bands > width:
+        raise CheckpointError(
+            f"{path}: damaged: bands is {bands}, width only {width}; restore it or train again"
+        )
 
 
 def build_backbone(metadata: CheckpointMetadata) -> Backbone:
