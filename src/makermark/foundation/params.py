@@ -41,7 +41,7 @@ LABELS: tuple[str, ...] = get_args(Label)  # what can be traced
 STRATA_SOURCES: tuple[str, ...] = get_args(StrataSource)
 ADDRESS = re.compile(r"https?://[^\s/]\S*")
 ENCODER_LAYERS = ("last", "weighted")
-DEFAULT_EPOCHS = 24  # of train in params.yaml; a run with another number has it in its name
+DEFAULT_EPOCHS = 48  # of train in params.yaml; a run with another number has it in its name
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

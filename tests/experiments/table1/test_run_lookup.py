@@ -84,7 +84,7 @@ def test_match_runs_finds_a_run_that_recorded_all_params():
 UNUSED_SECTIONS = (
     *("probe.", "fuse.", "trace.", "explain.", "robustness.", "foreign."),  # without influence on the EERs
     *("external.", "manifest.", "split.", "mlaad."),  # of other corpora
-    *("ssl.", "bonafide.", "front_ends.waveform.", "front_ends.wav2vec2."),
+    *("ssl.", "bonafide.", "front_ends.waveform.", "front_ends.wav2vec2.", "front_ends.linear-fbank."),
 )
 UNSELECTED = {  # entries of other choices
     "backbones": ["resnet34", "conformer", "ecapa", "aasist", "wav2vec2-aasist"],
